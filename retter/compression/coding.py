@@ -20,6 +20,10 @@ DECODED_TIMES_MAX: Final = 16
 DECODED_BYTES_MIN: Final = 64 * 1024  # allowed in any case
 DECODED_BYTES_MAX: Final = 16 * 1024 * 1024  # whatever --store-object-max is
 
+# What a body is searched in at once, on the event loop: 1 ms. A larger one counts as not searched.
+SEARCHED_BYTES_MAX: Final = 512 * 1024
+SEARCHED_MEMBERS_MAX: Final = 16
+
 # Fields that describe only the encoded bytes.
 _ENCODED_FIELDS: Final = (
     b"content-encoding:",
@@ -79,6 +83,11 @@ def plain_body(
         return body
     coding = coding_to_decode(content_encoding)
     return decoded(body, coding, bytes_max, members_max) if coding else None
+
+
+def searchable_body(body: bytes, content_encoding: bytes) -> bytes | None:
+    """Return a body without its content coding, to be searched; None if that would take long."""
+    return plain_body(body, content_encoding, SEARCHED_BYTES_MAX, SEARCHED_MEMBERS_MAX)
 
 
 def decoded_form(stored: StoredResponse, body: bytes) -> Form:

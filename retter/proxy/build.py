@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from retter.base.buffers import BufferBudget
 from retter.base.counters import Counters
 from retter.breaker import CircuitBreaker, Transition
+from retter.compression.coding import searchable_body
 from retter.compression.decoding import Decoding
 from retter.compression.pipeline import Compression, ThreadWorker
 from retter.config.settings import Settings
@@ -80,6 +81,7 @@ def build_services(
     peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)
     store = _store(store_rules(settings, rules, secrets), disk, place)
+    store.plain_body = searchable_body
     hints = Hints()
     worker = ThreadWorker(loop)
     compression = Compression(store, worker, loop.time)

@@ -168,10 +168,10 @@ def begin(
                 _answer_without(services, client, parsed, decision, entry, now, body)
             return None
         permit = decision
-    if services.store.borrowed is not None and entry is not None:
-        services.store.keep_borrowed(entry[BODY])  # its response is compared with it
     exchange: Exchange | None = None
     try:
+        if services.store.borrowed is not None and entry is not None:
+            services.store.keep_borrowed(entry[BODY])  # its response is compared with it
         exchange = Exchange(services, client, parsed, permit, entry, now, body, forwarding, awaited)
         if permit.phase is _IN_FLIGHT:
             exchange.send(now)

@@ -8,9 +8,9 @@ counts as personal.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from retter.http.cookies import (
     CSRF,
@@ -210,35 +210,116 @@ def _may_be_id(text: bytes) -> bool:
     )
 
 
+# Tells whether a longer URL goes on in a page from a place on.
+_GoesOn = Callable[[bytes, int], re.Match[bytes] | None]
+
+
+def wrote_to_be_shown(request: RequestHead) -> bool:
+    """Return whether a head has a text that its client may have chosen to be shown to others.
+
+    If not, a page need not be searched, nor decoded for that.
+    """
+    return bool(request.ids) or _unlike_browsers(request) or bool(_news_of_referer(request))
+
+
 def shows_its_client(request: RequestHead, body: bytes) -> bool:
     """Return whether a page may contain what its client wrote into its head to be shown to others.
 
     Applications write the Referer into links that lead back, and the User-Agent into attributes. No
     browser sends octets there that end an attribute. A Referer of the same site is no news to it.
+    Request ids are the client's own too.
     """
-    agent = request.first(b"user-agent")
-    if agent is not None and b"<" in agent:
+    if _unlike_browsers(request) or (request.ids and any(one in body for one in request.ids)):
         return True
+    referer = _news_of_referer(request)
+    # Up to what is escaped in a page.
+    shown = referer.replace(b"'", b"&").partition(b"&")[0]
+    if not shown:
+        return False
+    whole = len(shown) == len(referer)
+    parameter = quote_from_bytes(shown, safe="").encode()
+    lower = _escapes.sub(lambda escape: escape[0].lower(), parameter)
+    return any(
+        _is_shown(text, body, _url_goes_on if whole else None) for text in _written(shown)
+    ) or (
+        any(
+            _is_shown(text, body, _parameter_goes_on if whole else None)
+            for text in {parameter, lower}
+        )
+    )
+
+
+def _unlike_browsers(request: RequestHead) -> bool:
+    """Return whether a Referer or User-Agent has octets that browsers never send, or comes twice.
+
+    Which of two an application shows is not known.
+    """
+    agents = places = 0
+    for name, value in request.fields:
+        if name == b"user-agent":
+            agents += 1
+            if b"<" in value or b'"' in value or b"'" in value:
+                return True
+        elif name == b"referer":
+            places += 1
+            if b"<" in value or b'"' in value:
+                return True
+    return agents > 1 or places > 1
+
+
+def _news_of_referer(request: RequestHead) -> bytes:
+    """Return the Referer; b"" if there is none, or one that a page of this site may have anyway."""
     referer = request.first(b"referer")
-    if referer is None:
-        return False
-    if b"<" in referer or b'"' in referer:
-        return True
-    site = referer.partition(b"://")[2].partition(b"/")[0].lower()
-    if not site or site == request.host.lower():
-        return False
-    shown = referer.replace(b"'", b"&").partition(b"&")[0]  # up to what is escaped in a page
-    place = body.find(shown)
-    while place >= 0:
-        # `https://search.example/` is not shown by a page that loads `https://search.example/x.js`.
-        end = place + len(shown)
-        if len(shown) < len(referer) or _goes_on(body, end) is None:
+    if referer is None or referer == b"about:blank":  # RFC 9110 section 10.1.3
+        return b""
+    scheme, _, rest = referer.partition(b"://")
+    # `javascript://shop.example/` and `//evil.example/` are links as well.
+    if (
+        rest.partition(b"/")[0].lower() == request.host.lower()
+        and scheme.lower() in _WEB
+        and b"'" not in referer
+    ):
+        return b""
+    return referer
+
+
+def _written(url: bytes) -> set[bytes]:
+    """Return how applications write a URL in HTML and in JSON."""
+    return {
+        url,
+        url.replace(b"/", b"\\/"),
+        url.replace(b"/", b"\\u002F"),
+        url.replace(b"/", b"&#x2F;"),
+        url.replace(b"/", b"&#47;"),
+    }
+
+
+def _is_shown(text: bytes, body: bytes, goes_on: _GoesOn | None) -> bool:
+    """Return whether a page has a text. With `goes_on`: not only as the beginning of a longer one.
+
+    `https://search.example/` is not shown by a page that loads `https://search.example/x.js`.
+    """
+    place = body.find(text)
+    for _ in range(CANDIDATES_MAX):
+        if place < 0:
+            return False
+        end = place + len(text)
+        if goes_on is None or goes_on(body, end) is None:
             return True
-        place = body.find(shown, end)
-    return False
+        place = body.find(text, end)
+    return True
 
 
-_goes_on: Final = re.compile(rb"[-.~!$&*+,;=:@/?#%_0-9A-Za-z]").match
+_WEB: Final = (b"http", b"https")
+_escapes: Final = re.compile(rb"%[0-9A-F]{2}")
+# What follows a URL that is the beginning of a longer one. Not the end of a sentence, and not the
+# end of an attribute or a text, however that is escaped.
+_url_goes_on: Final = re.compile(
+    rb"[.,;:!*]*+(?:[-~$+=@/?#_0-9A-Za-z]|\\/"
+    rb"|&(?!quot;|apos;|[lg]t;|#0*(?:34|39|60|62);|#[Xx]0*(?:22|27|3[CEce]);)"
+    rb"|%(?!2[27]|3[CEce]))"
+).match
+_parameter_goes_on: Final = re.compile(rb"[.+]*+[-~_0-9A-Za-z]|%(?!2[27]|3[CEce])").match
 
 
 def reflects_referer(request: RequestHead, response: ResponseHead) -> bool:

@@ -18,6 +18,7 @@ This module looks up and stores responses. The other tasks are in other modules:
 `now` is monotonic seconds everywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ from retter.store.changes import Changes
 from retter.store.forms import StoredForms
 from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
-from retter.store.personal import reflects_referer, shows_its_client
+from retter.store.personal import reflects_referer, shows_its_client, wrote_to_be_shown
 from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
@@ -78,6 +79,10 @@ def _step_s(age_max_s: float) -> float:
     return min(STEP_S, max(STEP_S_MIN, age_max_s / STEPS_MIN))
 
 
+def _none_of_coded(body: bytes, coding: bytes) -> bytes | None:
+    return None if coding else body
+
+
 class ResponseStore:
     """Stored responses by owner and URL."""
 
@@ -99,6 +104,8 @@ class ResponseStore:
         # The last entry that was read from the disk and not copied to memory: its key, the entry,
         # and how many removals there had been by then (write_behind.py).
         self.borrowed: tuple[bytes, Found, int] | None = None
+        # Returns a body without its content coding, None if that would take long.
+        self.plain_body: Callable[[bytes, bytes], bytes | None] = _none_of_coded
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Apply other limits. The secret and the policy never change.
@@ -486,10 +493,8 @@ class ResponseStore:
         if not shelves.fits(owner, size + len(body)) or (
             # The page contains a text that the client has chosen, and everyone would get it.
             not owner
-            and (
-                (request.ids and any(one in body for one in request.ids))
-                or shows_its_client(request, body)
-            )
+            and wrote_to_be_shown(request)
+            and self._shows_its_client(request, body, facts.content_coding)
         ):
             self._counts.refused += 1
             return False
@@ -542,6 +547,10 @@ class ResponseStore:
         if self.behind is not None:
             shelves.tell(key, now, (record, *others))
         return True
+
+    def _shows_its_client(self, request: RequestHead, body: bytes, coding: bytes) -> bool:
+        text = self.plain_body(body, coding)
+        return text is None or shows_its_client(request, text)
 
     def _with_room_for_one(
         self, others: tuple[Record, ...], owner: bytes, client: int

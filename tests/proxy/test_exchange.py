@@ -631,7 +631,7 @@ def test_a_status_that_is_none_counts_as_a_5xx() -> None:
 
 @replaces_parts
 @pytest.mark.parametrize("request_bytes", [get("/new"), POST])
-@pytest.mark.parametrize("where", ["the pool", "the exchange"])
+@pytest.mark.parametrize("where", ["the pool", "the exchange", "the store"])
 def test_a_request_that_cannot_begin_takes_no_place(
     request_bytes: bytes, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -650,7 +650,13 @@ def test_a_request_that_cannot_begin_takes_no_place(
             assert status_of(client.received()) == 500
             assert [type(error) for error in proxy.loop.reported] == [MemoryError]
         else:
-            patch.setattr("retter.proxy.exchange.Exchange.__init__", fail)
+            if where == "the exchange":
+                patch.setattr("retter.proxy.exchange.Exchange.__init__", fail)
+            else:  # what was read from the disk does not fit into memory
+                entry = [b""] * 32
+                patch.setattr("retter.store.store.ResponseStore.find", lambda *_: entry)
+                patch.setattr("retter.store.store.ResponseStore.keep_borrowed", fail)
+                patch.setattr(proxy.services.store, "borrowed", (b"", entry, 0))
             with pytest.raises(MemoryError):
                 client.sends(request_bytes)
             client.transport.lose()

@@ -5,6 +5,7 @@ application goes down, somebody asks for the page, and gets what the row says: "
 page of that login, "public" the page without any, "" nothing stored at all.
 """
 
+import gzip
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -290,6 +291,31 @@ def test_a_page_that_shows_its_client_does_not_become_everyones(fields: dict[str
     site.ask("/", headers=fields)
     site.goes_down()
     assert site.ask("/").body == "<a href=''>back</a>"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"Referer": "https://evil.example/x"}, {"X-Request-Id": "e" * 20}]
+)
+def test_nor_does_a_compressed_page(fields: dict[str, str]) -> None:
+    def answer(asked: Asked) -> bytes:
+        shown = asked.fields.get("referer", "") + asked.fields.get("x-request-id", "")
+        text = gzip.compress(f"<a href='{shown}'>back</a>".encode())
+        return page(text.decode("latin-1"), Content_Encoding="gzip")
+
+    site = Site(answer)
+    site.ask("/", headers=fields)
+    site.ask("/other", headers={"Referer": "https://shop.example/"})
+    site.goes_down()
+    assert not site.ask("/").stored
+    assert site.ask("/other").stored
+
+
+def test_a_compressed_page_that_shows_nothing_of_its_client_is_stored() -> None:
+    text = gzip.compress(b"<p>welcome").decode("latin-1")
+    site = Site(lambda _: page(text, Content_Encoding="gzip"))
+    site.ask("/", headers={"Referer": "https://find.example/"})
+    site.goes_down()
+    assert site.ask("/").body == "<p>welcome"
 
 
 def test_a_session_that_many_addresses_use_is_none() -> None:

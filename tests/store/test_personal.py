@@ -16,6 +16,7 @@ from retter.store.personal import (
     reflects_referer,
     sets_cookie,
     shows_its_client,
+    wrote_to_be_shown,
 )
 from tests.support.heads import request_head, response_head
 
@@ -129,6 +130,27 @@ def test_a_redirect_back_is_known(referer: bytes, location: bytes, reflects: boo
         ("Referer", "https://example.com/list", "<a href=https://example.com/list>", False),
         ("Referer", 'https://shop.example/"><script>', "<p>whatever it does with it", True),
         ("Referer", "about:blank", "about:blank", False),
+        ("Referer", "javascript:alert(1)", "<a href='javascript:alert(1)'>", True),
+        (
+            "Referer",
+            "javascript://example.com/%0aq",
+            "<a href=javascript://example.com/%0aq>",
+            True,
+        ),
+        ("Referer", "//evil.example/", "<a href=//evil.example/>", True),
+        ("Referer", "http://example.com/' x='", "<a href='http://example.com/' x=''>", True),
+        ("Referer", "http://example.com/l'eau", "<a href='http://example.com/fire'>", False),
+        ("Referer", "https://evil.example/x", r'{"from":"https:\/\/evil.example\/x"}', True),
+        ("Referer", "https://evil.example/x", r'"{\"from\":\"https://evil.example/x\"}"', True),
+        ("Referer", "https://evil.example/x", "from=https%3A%2F%2Fevil.example%2Fx&b", True),
+        ("Referer", "https://evil.example/x", "from=https%3a%2f%2fevil.example%2fx%22", True),
+        ("Referer", "https://evil.example/x", "https:&#x2F;&#x2F;evil.example&#x2F;x", True),
+        ("Referer", "https://evil.example/x", "{&quot;https://evil.example/x&quot;}", True),
+        ("Referer", "https://evil.example/x", "You come from https://evil.example/x.", True),
+        ("Referer", "https://find.example/", r'"https:\/\/find.example\/x.js"', False),
+        ("Referer", "https://find.example/x", "<a href=https://find.example/x&amp;y>", False),
+        ("User-Agent", 'x" onload="alert(1)', "<p>whatever it does with it", True),
+        ("User-Agent", "x' onload='alert(1)", "<p>whatever it does with it", True),
         ("User-Agent", "Mozilla/5.0 <script>", "<p>whatever it does with it", True),
         ("User-Agent", "Mozilla/5.0 (X11)", "<body data-browser='Mozilla/5.0 (X11)'>", False),
     ],
@@ -136,3 +158,25 @@ def test_a_redirect_back_is_known(referer: bytes, location: bytes, reflects: boo
 def test_what_a_client_wrote_to_be_shown(field: str, value: str, page: str, *, shows: bool) -> None:
     asked = request_head((field.lower().encode(), value.encode()))
     assert shows_its_client(asked, page.encode()) is shows
+    assert not shows or wrote_to_be_shown(asked)
+
+
+@pytest.mark.parametrize("name", [b"referer", b"user-agent"])
+def test_of_two_texts_nobody_knows_which_is_shown(name: bytes) -> None:
+    asked = request_head((name, b"https://example.com/"), (name, b"https://evil.example/"))
+    assert shows_its_client(asked, b"<p>nothing of it")
+    assert wrote_to_be_shown(asked)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ((b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"http://example.com/list")),
+        ((b"referer", b"about:blank"),),
+    ],
+)
+def test_most_requests_have_nothing_to_be_searched_for(
+    fields: tuple[tuple[bytes, bytes], ...],
+) -> None:
+    assert not wrote_to_be_shown(request_head(*fields))
