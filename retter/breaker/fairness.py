@@ -111,6 +111,8 @@ class Fairness:
         if not asker.ticket or self.tickets.read(asker.ticket, asker.client, now) is None:
             self.demand.note(self._who(asker), work_s, now)
         place = self.place_of(asker, now)
+        if place.ticket >= 0 and not self.tickets.claim(place.ticket):
+            place = Sorted(STRANGER, place.asker)  # another worker took it this very moment
         if place.lane == HEAVY:
             self.demand.call(place.asker, asker.crawler or asker.name)
         self.asked[place.lane] += 1

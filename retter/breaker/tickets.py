@@ -86,6 +86,10 @@ class Tickets:
             return None
         return Ticket(number, since)
 
+    def claim(self, number: int) -> bool:
+        """Take a ticket for the request that is decided now; return False if it is in use."""
+        return not self.stands(number) and not self._is_spent(number)
+
     def stand(self, number: int) -> bool:
         """Add a ticket to the queue; return False if it is there already, or is used."""
         if number in self._standing or self._is_spent(number):

@@ -128,6 +128,7 @@ class SharedBreaker(CircuitBreaker):
         "_tables",
         "_tables_serial",
         "_teller",
+        "_tickets",
         "_told",
         "_told_waiting",
         "_turn",
@@ -154,8 +155,9 @@ class SharedBreaker(CircuitBreaker):
         self._room: SharedLanes | SharedRoom
         self._demand: SharedDemand | None = None
         self._demand_at = -inf  # when it was told
+        self._tickets: SharedTickets | None = None
         if circuit.fairness is not None:
-            circuit.fairness.tickets = SharedTickets(secret, memory, index)
+            self._tickets = circuit.fairness.tickets = SharedTickets(secret, memory, index)
             circuit.fairness.demand = self._demand = SharedDemand()
         if circuit.fairness is not None and isinstance(circuit.room, Lanes):
             self._room = SharedLanes(circuit.fairness.demand, circuit.fairness.tickets)
@@ -256,11 +258,16 @@ class SharedBreaker(CircuitBreaker):
             and (circuit.mode is _HELD_OPEN or now < circuit.opening.probe_at)
         ):
             # It is answered from the store, whatever goes on in the other workers.
-            return _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+            made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+            if asker is not None and self._tickets is not None:
+                self._tickets.settle()
+            return made
         self._look(now)
         self._look_at_others(now)
         state, trial_at = circuit.state, circuit.table.trial_at
         made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+        if asker is not None and self._tickets is not None:
+            self._tickets.settle()
         if circuit.state is _CLOSED:
             if circuit.room.waiting:
                 self._tell(now, trial_at)

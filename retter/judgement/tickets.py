@@ -3,6 +3,11 @@
 All workers have one secret. Each issues numbers of its own: the remainder of a number by the number
 of workers is the one who issued it. A worker marks the tickets that stand in its queue and those
 that it has let in; it reads the marks of all.
+
+Two workers may get the same ticket at the same moment. So a worker first marks it and then looks at
+the marks of the others: whoever sees another mark takes its own one away, and the request counts as
+one without a ticket. Thus at most one of them uses it, and none waits for another one. (A processor
+shows a mark to the others within a fraction of a microsecond, and to look takes longer.)
 """
 
 from typing import Final
@@ -20,7 +25,7 @@ _LAPS: Final = 127
 class SharedTickets(Tickets):
     """`Tickets` whose numbers and marks are in the memory of all workers."""
 
-    __slots__ = ("_index", "_marks", "_memory", "_own")
+    __slots__ = ("_claimed", "_index", "_marks", "_memory", "_others", "_own")
 
     def __init__(self, secret: bytes, memory: Memory, index: int) -> None:
         super().__init__(secret, 0.0)  # all workers count from the start of the machine
@@ -28,6 +33,8 @@ class SharedTickets(Tickets):
         self._index = index
         self._marks = [slot.marks for slot in memory.slots]
         self._own = self._marks[index]
+        self._others = [marks for marks in self._marks if marks is not self._own]
+        self._claimed = -1  # the ticket of the request that is decided now
         self._issued = memory.words[memory.slots[index].word + ISSUED]
         self._forget_queue()
 
@@ -50,12 +57,34 @@ class SharedTickets(Tickets):
         memory.words[memory.slots[self._index].word + ISSUED] = self._issued
         return self._ticket(serial * memory.workers + self._index, client, now)
 
-    def stand(self, number: int) -> bool:
-        """Add a ticket to the queue; return False if it is in any queue already, or is used."""
+    def claim(self, number: int) -> bool:
+        """Take a ticket for the request that is decided now; `settle` ends that.
+
+        Return False if it is in any queue, is used, or another worker takes it just now.
+        """
+        self.settle()
         if self._mark_of(number) != 0:
             return False
+        at = number % TICKETS_MAX
+        self._own[at] = 2 * _lap(number)
+        if self._is_marked_elsewhere(number):
+            self._own[at] = 0
+            return False
+        self._claimed = number
+        return True
+
+    def settle(self) -> None:
+        """Give the ticket back that was taken last, if it is neither in the queue nor used."""
+        if self._claimed >= 0:
+            self._own[self._claimed % TICKETS_MAX] = 0
+            self._claimed = -1
+
+    def stand(self, number: int) -> bool:
+        """Add a ticket to the queue; return False if it is in any queue already, or is used."""
+        if number != self._claimed and not self.claim(number):
+            return False
+        self._claimed = -1
         self._standing.add(number)
-        self._own[number % TICKETS_MAX] = 2 * _lap(number)
         return True
 
     def stands(self, number: int) -> bool:
@@ -71,6 +100,8 @@ class SharedTickets(Tickets):
     def spend(self, number: int) -> None:
         """Take in that the holder got a place: the ticket is used."""
         self._standing.discard(number)
+        if number == self._claimed:
+            self._claimed = -1
         if self._is_remembered(number):
             self._own[number % TICKETS_MAX] = 2 * _lap(number) + 1
 
@@ -85,6 +116,10 @@ class SharedTickets(Tickets):
             if mark == standing:
                 found = 1
         return found
+
+    def _is_marked_elsewhere(self, number: int) -> bool:
+        at, standing = number % TICKETS_MAX, 2 * _lap(number)
+        return any(marks[at] in (standing, standing + 1) for marks in self._others)
 
     def _is_remembered(self, number: int) -> bool:
         memory = self._memory

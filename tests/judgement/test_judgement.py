@@ -1,6 +1,8 @@
 """Several breakers, one judgement: who leads, what the others know, and what survives a death."""
 
+from collections.abc import Callable
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,7 @@ from retter.judgement.memory import (
     bytes_needed,
 )
 from retter.judgement.names import Names, name_of
+from retter.judgement.tickets import SharedTickets
 from tests.support.compiled import replaces_parts
 from tests.support.crew import TICK_S, Crew
 from tests.support.work import instructions_of
@@ -406,6 +409,91 @@ def test_a_ticket_is_good_for_one_place_in_all_workers() -> None:
     tickets[2].spend(ticket.number)
     assert all(one.read(text, 7, crew.now) is None for one in tickets)
     assert not any(one.stand(ticket.number) for one in tickets)
+
+
+class Interrupted(bytearray):
+    """The marks of a worker. Another worker acts just before or just after this one writes."""
+
+    act: Callable[[], object] | None = None
+    after = False
+
+    def __setitem__(self, at: Any, mark: Any) -> None:
+        act, self.act = self.act, None
+        if self.after:
+            super().__setitem__(at, mark)
+        if act is not None:
+            act()
+        if not self.after:
+            super().__setitem__(at, mark)
+
+
+@replaces_parts
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("first", ["claim", "stand"])
+@pytest.mark.parametrize("second", ["claim", "stand"])
+def test_two_workers_do_not_use_a_ticket_that_they_get_at_the_same_moment(
+    first: str, second: str, *, after: bool
+) -> None:
+    crew = Crew(2, BreakerSettings(fairness=FairnessMode.ON))
+    one, other = (SharedTickets(bytes(16), crew.memory, index) for index in (0, 1))
+    read = one.read(one.issue(7, crew.now), 7, crew.now)
+    assert read is not None
+    took: list[bool] = []
+    marks = Interrupted(one._own)
+    marks.after = after
+    marks.act = lambda: took.append(getattr(other, second)(read.number))
+    own: Any = marks
+    one._own = own
+    one._marks[0] = other._marks[0] = own
+    other._others = [own]
+    took.append(getattr(one, first)(read.number))
+    assert took == [not after, after]  # first of the one in between
+    (one if after else other).spend(read.number)
+    assert one.read(one._ticket(read.number, 7, read.since), 7, crew.now) is None
+
+
+@pytest.mark.parametrize("begins", [0, 1])
+def test_a_ticket_that_got_neither_a_place_nor_a_wait_may_be_used_again(begins: int) -> None:
+    crew = Crew(2, BreakerSettings(fairness=FairnessMode.ON))
+    tickets = [SharedTickets(bytes(16), crew.memory, index) for index in (0, 1)]
+    one, other = tickets[begins], tickets[1 - begins]
+    read = one.read(one.issue(7, crew.now), 7, crew.now)
+    assert read is not None
+    number = read.number
+    assert one.claim(number)
+    assert not other.claim(number) and not other.stand(number)
+    one.settle()
+    assert other.claim(number) and other.stand(number)
+    other.settle()  # it stands in the queue: that lasts
+    assert not one.claim(number)
+    other.leave(number)
+    assert one.claim(number)
+    one.spend(number)
+    one.settle()  # and so does its use
+    assert not one.claim(number) and not other.claim(number)
+
+
+@pytest.mark.parametrize("stored_age_s", [None, 5.0])
+def test_a_request_that_is_shed_gives_its_ticket_back(stored_age_s: float | None) -> None:
+    crew = Crew(2, BreakerSettings(fairness=FairnessMode.ON, queue_max=0))
+    crew.settle()
+    _failing(crew, 0)
+    assert crew.states() == {State.OPEN}
+    breakers = [crew[index].breaker for index in crew.alive]
+    settled: list[int] = []
+    for breaker in breakers:
+        fairness = breaker.circuit.fairness
+        assert fairness is not None and isinstance(fairness.tickets, SharedTickets)
+        tickets = fairness.tickets
+        text = tickets.issue(7, crew.now)
+        read = tickets.read(text, 7, crew.now)
+        assert read is not None
+        asker = Asker(7, ticket=text)
+        made = breaker.admit_by_rules(crew.now, Kind.GET, b"/", b"/", stored_age_s, 7, asker)
+        assert isinstance(made, Rejection)
+        settled.append(tickets._claimed)
+        assert not tickets.stands(read.number)
+    assert settled == [-1, -1]
 
 
 def test_each_worker_issues_numbers_of_its_own() -> None:
