@@ -6,7 +6,7 @@ monotonic seconds.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
@@ -98,6 +98,9 @@ class Writes:
         if len(self._later) < WAITING_MAX or key in self._later:
             self._later[key] = due_at
             heappush(self._later_order, (due_at, key))
+            if len(self._later_order) > 2 * WAITING_MAX:  # most of them wait no longer
+                self._later_order = [(at, one) for one, at in self._later.items()]
+                heapify(self._later_order)
         else:
             self.dropped += not is_equal
 
