@@ -68,6 +68,9 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2,
 # no memory because of wrong numbers in the file.
 _BROKEN: Final = (signal.SIGBUS, signal.SIGSEGV)
 
+_STORE_BROKEN: Final = "a worker died while it read the database"
+_STORE_BROKEN_ADVICE: Final = "restart RETTER; it then makes a new one"
+
 # Of the settings that workers read: length and checksum.
 _SETTINGS_HEAD: Final = Struct("<II")
 
@@ -95,6 +98,7 @@ class Supervisor:
         self._secrets = Secrets()
         self._shared = self._map_memory()
         self._judgement = Memory(self._shared.judgement, places_of(workers))
+        self._store_broken = False
         self._store, self._store_lock_fd = self._open_store()
         self._fleet = Fleet(workers)
         self._pids: dict[int, int] = {}  # worker by process
@@ -106,7 +110,6 @@ class Supervisor:
         self._exit_code = EXIT_OK
         self._told_serving = False
         self._handed_over = False
-        self._store_broken = False
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
         self._take_over_asked = False  # while the process before still drains
@@ -161,6 +164,9 @@ class Supervisor:
         if not store.path:
             return store, -1
         if self._inheritance.store_fd >= 0 and before.get("store") == store.path:
+            if before.get("store_broken"):  # they have left it: reading it would kill these, too
+                self._store_broken = True
+                log.error("store-broken", error=_STORE_BROKEN, advice=_STORE_BROKEN_ADVICE)
             return store, self._inheritance.store_fd  # the other supervisor's workers use it too
         from retter.disk.shared_opening import prepare
 
@@ -339,6 +345,7 @@ class Supervisor:
             "layout": LAYOUT,
             "store": self._store.path,
             "temporary_store": self._store.path if self._store.temporary else "",
+            "store_broken": self._store_broken,
         }
         try:
             successor = self._inheritance.start_successor(
@@ -544,8 +551,8 @@ class Supervisor:
         A page that cannot be read raises a signal in place of an exception. All others would die in
         the same way. The next start sets the database aside (disk/folder.py).
         """
-        why = "a worker died while it read the database"
-        log.error("store-broken", error=why, advice="restart RETTER; it then makes a new one")
+        why = _STORE_BROKEN
+        log.error("store-broken", error=why, advice=_STORE_BROKEN_ADVICE)
         with suppress(OSError), open(os.path.join(self._store.path, "broken"), "w") as file:
             file.write(why)
         self._store_broken = True

@@ -454,13 +454,16 @@ def test_a_stop_ends_the_successor_too(stage: Stage) -> None:
     os.close(inheritance.its_ready)
 
 
-def inherited(stage: Stage, workers: dict[str, Any] | None, memory_fd: int = -1) -> None:
+def inherited(
+    stage: Stage, workers: dict[str, Any] | None, memory_fd: int = -1, store_fd: int = -1
+) -> None:
     """What the next supervisor inherits."""
 
     class Given(Inheritance):
         def __init__(self) -> None:
             super().__init__()
             self.takes_over, self.workers, self.memory_fd = True, workers, memory_fd
+            self.store_fd = store_fd
 
     stage.patch.setattr(module, "Inheritance", Given)
 
@@ -492,6 +495,29 @@ def test_a_takeover_waits_while_the_process_before_still_has_the_other_half(stag
     step(second)
     assert stage.events("takeover") == [{"successor": 77}]
     os.close(inheritance.its_ready)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_successor_leaves_the_store_that_was_found_broken(
+    stage: Stage, tmp_path: Path, same: bool
+) -> None:
+    """Reading it would kill its workers as well. In another folder there is nothing broken."""
+    folder, other = str(tmp_path / "store"), str(tmp_path / "other")
+    first = stage.serving(store=folder, store_disk_bytes=1 << 20, store_memory_bytes=8 << 20)
+    first._inheritance = inheritance = FakeInheritance()
+    stage.end(first, stage.workers[0], signal.SIGBUS)
+    first._on_signal(signal.SIGUSR2)
+    lock_fd, before = first._store_lock_fd, len(stage.workers)
+    inherited(stage, inheritance.given["workers"], first._memory_fd, lock_fd)
+    second = stage.open(
+        store=folder if same else other, store_disk_bytes=1 << 20, store_memory_bytes=8 << 20
+    )
+    step(second)
+    used = {one.parts.store.path for one in stage.workers[before:]}
+    assert used == ({""} if same else {other})
+    assert len(stage.events("store-broken")) == (2 if same else 1)
+    for fd in {lock_fd, second._store_lock_fd, inheritance.its_ready}:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("served", [False, True])
