@@ -101,8 +101,9 @@ is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fu
 # A line with only such octets, and with a semicolon and a blank between two cookies (section
 # 4.2.1), is read in the same way by all applications. It is cut into names and values in turns;
 # after the last value comes an empty piece. If a line is not plain, one of its pieces is not a
-# plain name.
-cut_plain_line = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; )?+").split
+# plain name. A comma after a blank begins a cookie, and not the rest of a value: the piece keeps
+# the semicolon then.
+cut_plain_line = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; (?!,))?+").split
 is_plain_name = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
 # A value from its first comma on, which no application takes for another cookie: it has no "=".
 is_rest_of_value = re.compile(rb",[!#-:<>-\[\]-~]*+").fullmatch

@@ -654,7 +654,11 @@ def test_a_request_that_cannot_begin_takes_no_place(
                 patch.setattr("retter.proxy.exchange.Exchange.__init__", fail)
             else:  # what was read from the disk does not fit into memory
                 entry = [b""] * 32
-                patch.setattr("retter.store.store.ResponseStore.find", lambda *_: entry)
+
+                def found(*_: object) -> list[bytes]:
+                    return entry
+
+                patch.setattr("retter.store.store.ResponseStore.find", found)
                 patch.setattr("retter.store.store.ResponseStore.keep_borrowed", fail)
                 patch.setattr(proxy.services.store, "borrowed", (b"", entry, 0))
             with pytest.raises(MemoryError):

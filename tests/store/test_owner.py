@@ -590,6 +590,8 @@ PIECES = st.lists(
 @given(line=PIECES)
 @example(line=b"PHPSESSID= 0123456789abcdef0123456789")
 @example(line=b"PHPSESSID=0123456789abcdef0123456789; auth= 0123456789abcdef0123456789")
+@example(line=b"theme=dark; ,x")
+@example(line=b"theme=dark; ,x; y=1")
 def test_the_short_way_through_a_cookie_line_comes_to_the_same(line: bytes) -> None:
     short = _owner_of_plain_line(line, RULES)
     assert short is None or short == _owner([], [line], [], RULES)
