@@ -15,6 +15,8 @@ from retter.store.write_behind import Found, Removals, marked_superseded
 # - For sessions, the other boxes drop all personal responses.
 # - For pages that were withdrawn, they drop everything: nobody may see these any more.
 UNTOLD_MAX: Final = 4096
+# The same for the octets of superseded keys: 256 for each. The event loop packs all for the disk.
+UNTOLD_MARKS_BYTES_MAX: Final = 1024 * 1024
 
 # When the server comes back, it may have lost what was told to it last.
 TELL_AGAIN_S: Final = 30.0
@@ -37,6 +39,7 @@ class Telling:
         self.lost = 0
         self.noted = 0
         self._next = Message(box)
+        self._marks_bytes = 0  # of the superseded keys of the next message
         self._under_way: Message | None = None
         self._told: deque[tuple[float, Message]] = deque(maxlen=TELL_AGAIN_MAX)
         self._orders: deque[str] = deque(maxlen=ORDERS_REMEMBERED_MAX)
@@ -55,10 +58,12 @@ class Telling:
         """Tell the others to remove this too."""
         self.noted += 1
         untold = self._next.removals
+        self._marks_bytes += sum(map(len, removals.superseded - untold.superseded))
         untold.add(removals)
-        if len(untold.superseded) > UNTOLD_MAX:
+        if len(untold.superseded) > UNTOLD_MAX or self._marks_bytes > UNTOLD_MARKS_BYTES_MAX:
             self.lost += len(untold.superseded)
             untold.superseded = set()
+            self._marks_bytes = 0
         if len(untold.owners) + len(untold.marks) > UNTOLD_MAX:
             untold.personal = True
             untold.owners, untold.marks = set(), set()
@@ -89,6 +94,7 @@ class Telling:
         """Return the next message. It is under way until `done` or `failed` is called."""
         message, self._next = self._next, Message(self.box)
         self._under_way = message
+        self._marks_bytes = 0
         return message
 
     def done(self, at: float) -> None:
@@ -114,6 +120,7 @@ class Telling:
         if self._under_way is not None:
             later, self._next = self._next, self._under_way
             self._under_way = None
+            self._marks_bytes = sum(map(len, self._next.removals.superseded))
             self._next.orders += later.orders
             self._next.names += later.names
             self.removed(later.removals)

@@ -1,6 +1,6 @@
 """What a box has to tell is bounded, also what it may have to tell again."""
 
-from retter.far.telling import TELL_AGAIN_S, UNTOLD_MAX, Telling
+from retter.far.telling import TELL_AGAIN_S, UNTOLD_MARKS_BYTES_MAX, UNTOLD_MAX, Telling
 from retter.store.write_behind import Removals
 
 
@@ -29,3 +29,19 @@ def test_marks_of_more_changed_urls_than_can_be_told_again_are_not_remembered() 
     assert sum([len(one.removals.superseded) for _, one in telling._told]) <= UNTOLD_MAX
     telling.again(1.0)
     assert telling.untold.owners == {b"%d" % number for number in range(10)}
+
+
+def test_marks_of_long_urls_that_wait_are_bounded_in_octets() -> None:
+    """Each POST to a URL of 16 KB leaves one, while the server is away."""
+    telling = Telling("box")
+    for number in range(1000):
+        key = b"*a.b/%d" % number + b"x" * 16_000
+        telling.removed(Removals(superseded={key}, owners={b"%d" % number}))
+        telling.removed(Removals(superseded={key}))  # the same counts once
+        if number % 10 == 0:
+            telling.take()
+            telling.failed()
+        assert sum(map(len, telling.untold.superseded)) <= UNTOLD_MARKS_BYTES_MAX
+    assert telling.lost
+    assert len(telling.untold.owners) == 1000
+    assert telling.untold.superseded
