@@ -32,7 +32,7 @@ class Baseline:
 
 
 class ColdStart:
-    """The application's mean service time until COLD_SAMPLES answers have arrived.
+    """The application's mean service time until enough answers have arrived: see `over`.
 
     The first answers to arrive are the short ones. Their plain mean is far too small when service
     times vary. Time spent in flight divided by completions (Little's law) has no such bias,
@@ -57,6 +57,17 @@ class ColdStart:
         self._advance(now)
         self._in_flight -= 1
         self.completions += completed
+
+    @property
+    def over(self) -> bool:
+        """Whether there are enough answers: COLD_SAMPLES, and more if more are in flight.
+
+        The time of those in flight is counted, but not yet their answers. If all answers take
+        equally long, the mean is too high by that: by an eighth at most, with SMALL in flight for
+        COLD_SAMPLES answers.
+        """
+        enough = max(1.0, self._in_flight / constants.SMALL) * constants.COLD_SAMPLES
+        return self.completions >= enough
 
     def mean_s(self) -> float:
         """Mean seconds that an answer takes; the start value before the first answer."""
@@ -99,7 +110,7 @@ class ApplicationBaseline(Baseline):
     def _learn_from(self, cold: ColdStart) -> None:
         self.mean_s = cold.mean_s()
         self.samples = cold.completions
-        if cold.completions >= constants.COLD_SAMPLES:
+        if cold.over:
             self.cold = None
 
 

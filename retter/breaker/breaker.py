@@ -384,9 +384,21 @@ class CircuitBreaker:
         circuit.flight.enter(permit)
 
     def _start_cold(self, now: float, permit: Permit) -> None:
-        """Note whether the request starts during the cold start, with few others in flight."""
-        cold = self.circuit.baseline.cold
-        permit.is_cold = cold is not None and permit.rank <= constants.SMALL
+        """Note whether the request shows, during the cold start, what an answer takes.
+
+        It does if it does not wait in the application: few are in flight, or no more than are
+        proven and nobody waits. (A wide application always has more than a few in flight.)
+        """
+        circuit = self.circuit
+        cold = circuit.baseline.cold
+        permit.is_cold = cold is not None and (
+            permit.rank <= constants.SMALL
+            or (
+                permit.rank <= circuit.table.proven
+                and circuit.state is _CLOSED
+                and not circuit.waiting
+            )
+        )
         if cold is not None and permit.is_cold:
             cold.enter(now)
 

@@ -4,6 +4,7 @@
 """
 
 from bisect import bisect_left
+from math import inf
 from typing import Final
 
 from retter.base.counters import LATENCY_BOUNDS_S
@@ -128,14 +129,19 @@ def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
     that were in flight when the pause ended are not counted.
     """
     route, pulse = permit.route, circuit.pulse
-    if took_s <= route.late_after_s:
+    late_after_s = route.late_after_s
+    if took_s <= late_after_s:
         permit.row.in_time += not permit.is_judged
+        # Above SMALL the first answers may have waited in the application, and so may those that
+        # they would be judged by.
+        if late_after_s == inf and permit.rank <= constants.SMALL:
+            route.unjudged.append((permit.row, took_s))
     elif took_s > pulse.silence_s and pulse.is_silent(now):
         pulse.woke_at = now
     elif not permit.is_judged and permit.started_at >= pulse.woke_at:
         permit.row.late += 1
     if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
-        route.first_answers.add(took_s, 0.0)
+        route.add_first_answer(took_s)
 
 
 def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:

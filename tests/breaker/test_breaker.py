@@ -984,6 +984,62 @@ def test_the_cold_mean_counts_those_that_still_run() -> None:
     assert baseline.samples == 4
 
 
+def test_the_cold_start_lasts_longer_if_many_are_in_flight() -> None:
+    """Their time is counted, their answers are not: with 32 in flight 30 answers are too few."""
+    baseline = ApplicationBaseline(0.0)
+    cold = baseline.cold
+    assert cold is not None
+    for number in range(32):
+        cold.enter(number / 32)
+    ended = 0
+    while baseline.cold is not None:
+        now = 1.0 + ended / 32
+        ended += 1
+        baseline.cold_leave(now, completed=True)
+        cold.enter(now)
+    assert ended == 117, "30 for each 8 of the 31 in flight"
+    assert baseline.mean_s == pytest.approx(1.0, rel=0.15)
+
+
+def test_the_first_answers_are_judged_when_it_is_known_what_is_late() -> None:
+    """Nobody knew it when they came. If they stayed in time, later ones would prove an edge."""
+    driver = Driver()
+    permits = [forwarded(driver) for _ in range(10)]  # ranks 1 to 10
+
+    def ended() -> list[tuple[float, float]]:
+        rows = [driver.breaker.circuit.table.by_rank[rank] for rank in (1, 2, 3, 4, 10)]
+        return [(row.in_time, row.late) for row in rows]
+
+    for aborted in permits[4:9]:
+        driver.finish(aborted, Outcome.NEUTRAL)
+    driver.now = 0.05
+    for short in (permits[0], permits[1], permits[3]):
+        driver.finish(short)
+    driver.now = 0.4
+    driver.finish(permits[2])
+    assert ended() == [(1, 0), (1, 0), (1, 0), (1, 0), (0, 0)], "too few to judge by"
+    driver.finish(permits[9])  # 0.19 s on the average: 0.4 s are late
+    assert ended() == [(1, 0), (1, 0), (0, 1), (1, 0), (1, 0)], (
+        "with ten in flight it may have waited"
+    )
+
+
+def test_a_wide_application_ends_its_cold_start() -> None:
+    """It always has more than a few in flight; those below the proven number do not wait in it."""
+    driver = Driver(BreakerSettings(limit_start=20))
+    baseline = driver.breaker.circuit.baseline
+    for number in range(20):
+        forwarded(driver)
+        driver.now = number * 0.0125
+    for _ in range(300):  # the oldest ends, after 0.25 s, and another comes
+        driver.tick(0.0125)
+        driver.finish(driver.in_flight[0])
+        forwarded(driver)
+    assert baseline.cold is None
+    assert baseline.mean_s == pytest.approx(0.25, rel=0.15)
+    assert not driver.transitions
+
+
 def test_what_began_cold_may_end_warm() -> None:
     """The mean then follows the samples alone."""
     driver = Driver()

@@ -35,6 +35,17 @@ def test_the_bars_tell_good_from_bad() -> None:
     assert sum(bar.misses(bar.measure(run), TOLERANCE) for bar in scenario.bars) >= 5
 
 
+@pytest.mark.parametrize("form", ["64 x 250 ms", "64 x 500 ms", "no limit, 1 s"])
+def test_short_first_answers_prove_no_overload(form: str) -> None:
+    """With this seed the first dozen takes half as long as usual: all others are no later."""
+    scenario = BY_NAME[f"wide {form}, cold, known"]
+    run = simulate(scenario.model, scenario.load, 12, CONTROLLERS["retter"], drain_s=0)
+    assert not run.transitions
+    for bar in scenario.bars:
+        value = bar.measure(run)
+        assert not bar.misses(value), f"{bar.label}: {value} instead of {bar.text}"
+
+
 def test_dips_heal_a_wrong_baseline() -> None:
     """Learnt while everything was slow; later the limit comes down to what is true."""
     scenario = BY_NAME["baseline shift, quicker"]
