@@ -61,8 +61,7 @@ class CircuitBreaker:
 
     For each permit, the caller calls `started` at once when it is ADMITTED (`start_at_once` has
     done so already), `first_byte` if a first byte arrives, and `finished` exactly once. After every
-    `finished`, `detach` and `tick`, the caller calls `take_ready` and starts the permits that it
-    returns.
+    `finished`, `detach` and `tick`, it calls `take_ready` and starts the permits that it gets.
     """
 
     __slots__ = ("_spare", "circuit")

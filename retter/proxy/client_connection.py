@@ -21,7 +21,7 @@ from retter.proxy.client_requests import LOOKED_UP_BYTES_MAX, ClientRequests, Ph
 from retter.proxy.client_writer import ClientWriter
 from retter.proxy.exchange import begin
 from retter.proxy.half_close import needs_probe
-from retter.proxy.interfaces import TunnelClientSide, Work
+from retter.proxy.interfaces import Client, TunnelClientSide, Work
 from retter.proxy.lingering import LINGER_SILENCE_S, Leftover
 from retter.proxy.local_answers import unanswered
 from retter.proxy.request import ParsedRequest
@@ -43,6 +43,32 @@ _BODY = Phase.BODY
 _DECODING = Phase.DECODING
 _LINGERING = Phase.LINGERING
 _CLOSED = Phase.CLOSED
+
+
+def _answer_to(services: Services, error: DownstreamError) -> bytes:
+    """Return the answer to bytes that are no valid request."""
+    date = services.http_date()
+    return services.answers.error(
+        None, error.status, error.reason, Persistence.CLOSE, date=date, detail=str(error)
+    )
+
+
+def tell_gone(
+    services: Services,
+    client: Client,
+    exchange: Work | None,
+    tunnel: TunnelClientSide | None,
+    body: RequestBody | None,
+    now: float,
+) -> None:
+    """Tell the exchange or the tunnel that its client has left; drop a body that had none yet."""
+    if exchange is not None:
+        exchange.downstream_gone(now)
+    elif tunnel is not None:
+        tunnel.client_gone(now)
+    elif body is not None:
+        services.counters.clients_gone += 1
+        unanswered(services, client, body, 0, Reason.CLIENT_GONE)
 
 
 class DownstreamConnection(Requester):
@@ -346,7 +372,7 @@ class DownstreamConnection(Requester):
         exchange, self.work = self.work, None
         tunnel, self._tunnel = self._tunnel, None
         body, self.body = self.body, None
-        self._tell_gone(exchange, tunnel, body, self._loop.time())
+        tell_gone(self._services, self, exchange, tunnel, body, self._loop.time())
 
     def pause_writing(self) -> None:
         services = self._services
@@ -430,23 +456,7 @@ class DownstreamConnection(Requester):
         """Close at once in the middle of an exchange or a tunnel, and notify it."""
         exchange, tunnel, body = self.work, self._tunnel, self.body
         self.abort()
-        self._tell_gone(exchange, tunnel, body, now)
-
-    def _tell_gone(
-        self,
-        exchange: Work | None,
-        tunnel: TunnelClientSide | None,
-        body: RequestBody | None,
-        now: float,
-    ) -> None:
-        """Notify the exchange or the tunnel; drop a body for which no exchange has begun."""
-        if exchange is not None:
-            exchange.downstream_gone(now)
-        elif tunnel is not None:
-            tunnel.client_gone(now)
-        elif body is not None:
-            self._services.counters.clients_gone += 1
-            unanswered(self._services, self, body, 0, Reason.CLIENT_GONE)
+        tell_gone(self._services, self, exchange, tunnel, body, now)
 
     def refuse(self, error: DownstreamError) -> None:
         """Answer bytes that are no valid request with an error, and close."""
@@ -463,16 +473,7 @@ class DownstreamConnection(Requester):
         services = self._services
         services.counters.client_errors[error.reason] += 1
         self.last = True
-        self.out.write(
-            services.answers.error(
-                None,
-                error.status,
-                error.reason,
-                Persistence.CLOSE,
-                date=services.http_date(),
-                detail=str(error),
-            )
-        )
+        self.out.write(_answer_to(services, error))
         self.end(sending=True)
 
     def end(self, sending: bool = False) -> None:

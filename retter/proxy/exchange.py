@@ -59,6 +59,7 @@ from retter.proxy.local_answers import (
     refuse,
     took_so_far_s,
 )
+from retter.proxy.pool import Dialler
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.responses import Persistence
@@ -226,13 +227,83 @@ def _answer_without(
     refuse(services, client, parsed, decision.reason, decision.retry_after_s, took_s)
 
 
+def _log(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    permit: Permit,
+    head: ResponseHead,
+    body_bytes: int,
+    began_at: float,
+) -> None:
+    """Write the line of a whole answer of the application."""
+    took_s, reason = took_so_far_s(services, began_at), permit.reason
+    log_request(services, client, parsed, head.status, "backend", reason, took_s, body_bytes)
+
+
+def _begin_delivery(
+    delivery: Delivery, body: bytes, complete: bool, trailers: Trailers, now: float
+) -> None:
+    """Begin it. A fault of our own is told to it: its connection would tell the exchange."""
+    try:
+        delivery.begin(body, complete, trailers, now)
+    except Exception:
+        delivery.broken(now)
+        raise
+
+
+def _is_held(
+    services: Services,
+    parsed: ParsedRequest,
+    exchange: Dialler,
+    error: UpstreamError,
+    until: float,
+    now: float,
+) -> bool:
+    """Wait for a restart of the application, unless a stored response can be sent instead."""
+    if stale_for_error(services, parsed, now) is not None:
+        return False
+    services.pool.hold(exchange, until)
+    if services.far is not None:
+        read_while_held(services, parsed, exchange, error)
+    return True
+
+
+def _bound(
+    services: Services,
+    client: Client | None,
+    forwarding: ForwardingFields,
+    parsed: ParsedRequest,
+    look: bool,
+) -> UpstreamConnection | None:
+    """Return the connection that is reserved for this client, if there is one."""
+    return services.bound.take(client, forwarding.client_of(parsed.head), look=look)
+
+
+def _bind(
+    services: Services,
+    client: Client | None,
+    forwarding: ForwardingFields,
+    parsed: ParsedRequest,
+    connection: UpstreamConnection,
+) -> ParsedRequest:
+    """Reserve the connection for this client from now on; none of its responses is stored."""
+    services.bound.bind(client, forwarding.client_of(parsed.head), connection)
+    return parsed.identified_as(parsed.identity.kept_out())
+
+
+def _end_awaited(
+    services: Services, forwarding: ForwardingFields, parsed: ParsedRequest, awaited: int
+) -> None:
+    """The event stream has begun or failed: its client may await another one."""
+    who = services.peers.client_of(forwarding, parsed)
+    services.awaited_streams.end(awaited, who)
+
+
 class Exchange(Work):
-    """A forwarded request: holds the permit, the upstream connection and the client.
+    """A forwarded request: holds the permit, the upstream connection and the client."""
 
-    The defaults that most exchanges never read are class attributes: they cost nothing to set up,
-    and three times as much to read.
-    """
-
+    # Class attributes for what most exchanges never read: they cost nothing to set up.
     deadline = _FOREVER  # for the application's next step, monotonic seconds
     _upstream: UpstreamConnection | None = None
     _retried = False
@@ -303,8 +374,7 @@ class Exchange(Work):
         # (upstream_failed) needs no check for unread bytes.
         look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
         if services.bound.clients:
-            who = self._forwarding.client_of(parsed.head)
-            bound = services.bound.take(self._client, who, look=look)
+            bound = _bound(services, self._client, self._forwarding, parsed, look)
             if bound is not None:
                 services.pool.give(bound, self, now)
                 return
@@ -324,12 +394,6 @@ class Exchange(Work):
             data = request.forward + self._forwarding.end_of_head(request)
             connection.send(self, request.method, data)
 
-    def _bind(self, connection: UpstreamConnection) -> None:
-        """Reserve the connection for this client from now on, and store none of its responses."""
-        who = self._forwarding.client_of(self._parsed.head)
-        self._services.bound.bind(self._client, who, connection)
-        self._parsed = self._parsed.identified_as(self._parsed.identity.kept_out())
-
     def keep_from_store(self) -> None:
         """Do not store the response: the identity rules changed after this request was parsed."""
         self._parsed = self._parsed.identified_as(self._parsed.identity.not_stored())
@@ -345,7 +409,7 @@ class Exchange(Work):
         self._upstream = connection
         self.stage = _SENT
         if connection.bound or parsed.binds:
-            self._bind(connection)
+            self._parsed = _bind(self._services, self._client, self._forwarding, parsed, connection)
         data = request.forward + self._forwarding.end_of_head(request)
         if request.conditional:
             data = self._services.compression.weakened.restored(data)
@@ -382,8 +446,7 @@ class Exchange(Work):
 
     def _await_first_byte(self, now: float) -> None:
         """Limit the wait for the response; until the request is complete, the client's apply."""
-        settings = self._services.settings
-        wait_s = first_byte_wait_s(settings, self._parsed, self.awaited)
+        wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
         complete = self._body is None or self._body.complete
         self.deadline = now + wait_s if complete else _FOREVER
 
@@ -457,10 +520,7 @@ class Exchange(Work):
             client.out.write_message(sent + end, sent_body)
         self.stage = _DONE
         if services.access_log is not None:
-            took_s, reason = took_so_far_s(services, self._began_at), permit.reason
-            log_request(
-                services, client, parsed, head.status, "backend", reason, took_s, len(sent_body)
-            )
+            _log(services, client, parsed, permit, head, len(sent_body), self._began_at)
         self._upstream = self._client = None
         permit.holder = None
         del services.exchanges[self]
@@ -490,7 +550,7 @@ class Exchange(Work):
         services, upstream, client = self._services, self._upstream, self._client
         assert upstream is not None, "where it comes from"
         if head.status == 401 and upstream.bound:
-            self._bind(upstream)
+            self._parsed = _bind(services, client, self._forwarding, self._parsed, upstream)
         parsed = self._parsed
         if parsed.asks_events:
             learn_of_stream(services, parsed, head, now)
@@ -504,21 +564,14 @@ class Exchange(Work):
             client.hand_over(delivery)
         if self._blocked_since < _FOREVER:
             delivery.blocked_since(self._blocked_since)
-        try:
-            delivery.begin(body, complete, trailers, now)
-        except Exception:
-            # An internal error. The connection would report it to the exchange and not to the
-            # delivery.
-            delivery.broken(now)
-            raise
+        _begin_delivery(delivery, body, complete, trailers, now)
 
     def _leave(self) -> None:
         """End the exchange, except for the permit, client and connection: the caller has these."""
         if self._body is not None:
             self._body.release()  # it is not sent again
         if self.awaited:
-            who = self._services.peers.client_of(self._forwarding, self._parsed)
-            self._services.awaited_streams.end(self.awaited, who)
+            _end_awaited(self._services, self._forwarding, self._parsed, self.awaited)
             self.awaited = NOT_AWAITED
         self.stage = _DONE
         self._client = self._upstream = None
@@ -530,13 +583,12 @@ class Exchange(Work):
         from retter.proxy.tunnel import check_upgrade, open_tunnel  # most processes do not need it
 
         services, client, upstream = self._services, self._client, self._upstream
-        parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:
             self.abort_request(now)  # the client that asked for the tunnel has left
             return
+        parsed, permit = self._parsed, self._permit
         check_upgrade(parsed, self._body)
         self._leave()
-        permit.holder = None
         open_tunnel(services, client, upstream, parsed, permit, head, data, self._began_at, now)
 
     # -- backpressure -------------------------------------------------------------------------
@@ -562,10 +614,7 @@ class Exchange(Work):
             return
         if isinstance(error, ConnectRefused) and self._client is not None and not held:
             until = self.started_at + self._services.settings.connect_hold_s
-            if now < until and stale_for_error(self._services, self._parsed, now) is None:
-                self._services.pool.hold(self, until)
-                if self._services.far is not None:
-                    read_while_held(self._services, self._parsed, self, error)
+            if now < until and _is_held(self._services, self._parsed, self, error, until, now):
                 return
         self._fail(error, now)
 

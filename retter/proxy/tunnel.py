@@ -50,6 +50,7 @@ def open_tunnel(
         data: The bytes that came after the head of the 101.
         began_at: When the request arrived, by the access log's clock.
     """
+    permit.holder = None  # the exchange has left
     services.breaker.first_byte(now, permit)
     services.breaker.detach(now, permit)
     services.counters.count_forwarded(parsed.kind is Kind.GET, permit.reason, 101)
