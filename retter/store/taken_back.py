@@ -97,9 +97,14 @@ class TakenBack:
             asked: `Identity.asked` of the refused request. If it is not 0, entries for requests
                 with another value stay.
         """
+        shelves = self._shelves
+        if key not in shelves.slots and shelves.behind is not None:
+            on_disk = shelves.behind.fetch(key, now)  # it was read from there, and not copied
+            if on_disk is not None:
+                shelves.promote(key, on_disk)
         if not self.holds(key, generation, asked=asked):
             return None
-        slot = self._shelves.slots[key]
+        slot = shelves.slots[key]
         gone = [
             one
             for one in slot

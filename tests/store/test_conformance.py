@@ -371,3 +371,16 @@ TestHere = Here.TestCase
 TestHere.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestFar = Far.TestCase
 TestFar.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+def test_a_page_that_was_read_from_the_disk_and_not_copied_is_taken_back() -> None:
+    site = Here()
+    site.begin()
+    site.put(body=b"one", no_store=False, path=b"/a", who="alice")
+    for step in (site.restart, site.forget):
+        site.nobody_gets_what_is_somebody_elses()
+        step()
+    site.nobody_gets_what_is_somebody_elses()
+    site.take_back(path=b"/a", who="alice")
+    site.nobody_gets_what_is_somebody_elses()
+    site.teardown()
