@@ -153,6 +153,7 @@ def test_a_page_in_memory_before_a_disk(tmp_path: Path) -> None:
     site.proxy.proxy.close()
 
 
+@counts_lines  # compiled, the rest takes next to none
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_of_two_workers(index: int) -> None:
     """While the circuit is OPEN nothing of the answer depends on the other one."""
