@@ -46,4 +46,4 @@ def test_a_takeover_costs_no_fresh_answers_and_no_errors() -> None:
     assert errors == errors_then == 0
     assert fresh_then >= 0.95 * fresh
     cold, errors_cold = fresh_and_errors(Cold)
-    assert errors_cold > 100 or cold < 0.95 * fresh, "else it was no test"
+    assert errors_cold > 100 or cold < 0.9 * fresh, "else it was no test"

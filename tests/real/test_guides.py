@@ -200,7 +200,7 @@ def test_behind_nginx(
 ) -> None:
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
-        pytest.skip("nginx is not installed (Debian's package nginx-light brings it)")
+        pytest.fail("nginx is not installed (Debian's package nginx-light brings it)")
     authority = trustme.CA()
     certificate = authority.issue_cert("shop.example")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "shop.pem"))
