@@ -9,6 +9,7 @@ from retter.breaker import Mode
 from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
+from retter.proxy.withdrawals import DOUBT_S
 from retter.store.owner import OwnerRules
 from retter.store.store import STEP_S
 from tests.support.disk import EPOCH, Immediately, Later, disk_settings
@@ -506,3 +507,20 @@ def test_what_is_purged_while_it_is_hot_is_not_read_again(site: Site) -> None:
     proxy.advance(6.0)
     assert proxy.services.disk.stats()["entries"] == 0  # type: ignore[union-attr]
     assert b"text" not in proxy.client(get("/page")).received(), "and then"
+
+
+def test_a_page_that_one_client_was_refused_is_gone_after_the_doubt_though_only_on_disk(
+    site: Site,
+) -> None:
+    """Memory has had to make room for others meanwhile, and the page is not read in between."""
+    proxy = filled(site)
+    client = proxy.client(get("/page"))
+    proxy.upstream.sends(reply(b"no such page", status="404 Not Found"))
+    assert status_of(client.received()) == 404
+    proxy.services.disk.flush()  # type: ignore[union-attr]
+    forget(proxy)
+    proxy.advance(DOUBT_S + 1)
+    assert proxy.services.store.stats()["withdrawn"] == 1
+    proxy.upstream.resets()
+    proxy.settle()
+    assert status_of(fetch_dead(proxy, "/page")) == 502
