@@ -87,10 +87,11 @@ class TakenBack:
     def withdraw(
         self, key: bytes, now: float, generation: int = 0, asked: int = 0
     ) -> Withdrawn | None:
-        """Hide the entries of a key, with all variants; return None if there are none.
+        """Hide the entries of a key, with all variants; return None if none can be restored.
 
         No look-up finds hidden entries, but their bytes still count. A response that is still on
-        its way will not be stored: it may have been made before the withdrawal.
+        its way will not be stored: it may have been made before the withdrawal. Entries that are on
+        a slow disk alone are removed.
 
         Args:
             generation: The generation of the refused request. Newer entries stay.
@@ -98,10 +99,15 @@ class TakenBack:
                 with another value stay.
         """
         shelves = self._shelves
-        if key not in shelves.slots and shelves.behind is not None:
-            on_disk = shelves.behind.fetch(key, now)  # it was read from there, and not copied
-            if on_disk is not None:
-                shelves.promote(key, on_disk)
+        behind = shelves.behind
+        if key not in shelves.slots and behind is not None and behind.may_have(key):
+            on_disk = behind.fetch(key, now)  # it was read from there, and not copied
+            if on_disk is None or not shelves.promote(key, on_disk):
+                # To read it may take long, and nobody has done so lately. So it is removed at once.
+                behind.withdrawn(key, now)
+                self.refuse_late(key, now)
+                self._counts.withdrawn += 1
+                return None
         if not self.holds(key, generation, asked=asked):
             return None
         slot = shelves.slots[key]

@@ -132,6 +132,29 @@ def test_what_is_taken_back_stays_taken_back(
     lasting.disk.close()
 
 
+def test_what_is_taken_back_is_gone_though_the_disk_is_too_slow_to_be_read(tmp_path: Path) -> None:
+    """Nobody has read it for an hour, so its pages are not in the kernel's memory either."""
+    clock = Clock()
+    lasting = Lasting(tmp_path / "store", clock)
+    put(lasting, b"/page", b"everyone's")
+    put(lasting, b"/other", b"stays")
+    lasting.disk.flush()
+    lasting.forget()
+    clock.now += 3600.0
+    lasting.tick()
+    key = identify(request(target=b"/page"), lasting.rules).key
+    assert lasting.disk.is_slow(key)
+    assert lasting.store.taken_back.withdraw(key, clock.now) is None, "it cannot be restored"
+    assert lasting.store.stats()["withdrawn"] == 1
+    assert get(lasting, b"/page") is None
+    lasting.disk.close()
+    after = Lasting(tmp_path / "store", clock)
+    assert get(after, b"/page") is None
+    other = get(after, b"/other")
+    assert other is not None and other.body == b"stays"
+    after.disk.close()
+
+
 def test_the_steps_are_all_there_are(tmp_path: Path) -> None:
     clock, killer = Clock(), Killer()
     lasting = Lasting(tmp_path, clock, failpoint=killer)
