@@ -8,9 +8,9 @@ from pathlib import Path
 from benchmarks.simulation import evidence, worth
 from benchmarks.simulation.ablation import RULES
 from benchmarks.simulation.all_scenarios import SCENARIOS
-from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE, Job, prepare, run_all
 from benchmarks.simulation.scenarios import Bar, Scenario
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.timeline import draw
 
 

@@ -11,7 +11,7 @@ from retter.breaker.circuit import Circuit
 from retter.proxy.sharing import part_of
 
 if TYPE_CHECKING:
-    from benchmarks.simulation.proxy import Run
+    from benchmarks.simulation.run import Run
 
 
 class Boxes(Workers):

@@ -4,13 +4,14 @@ The visitors come again when they are told to wait; a crawler takes what it gets
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
 from benchmarks.simulation.application import Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
-from benchmarks.simulation.proxy import ROUTES, Controller, Load, Proxy, Request, Run
+from benchmarks.simulation.load import ROUTES, Crawl, Load
+from benchmarks.simulation.proxy import Controller, Proxy, Request
+from benchmarks.simulation.run import Run
 from retter.breaker import Asker
 from retter.store.known_sessions import ISSUED
 
@@ -18,31 +19,6 @@ OFFICE = 999_999  # the address that some visitors share
 CRAWLERS = 1_000_000  # the first address of theirs
 SESSIONS = 10_000_000  # the first session of a visitor
 TRIES_MAX = 12  # then a visitor gives up
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crawl:
-    """A crawler: so many requests a second, from so many addresses in no order."""
-
-    begin: float
-    end: float
-    rate: float
-    addresses: int = 20
-    word: str = ""  # by which it says what it is
-    stored_pages: bool = False  # else pages that nobody has asked for before
-    sessions: bool = False  # a new one with each request, made up
-    ticket: str = ""  # "forged"; "replayed": one that it was given, by all of its addresses
-
-
-@dataclass(frozen=True, kw_only=True)
-class Crowd:
-    """Visitors, as shares of `Load.visitors`, and crawlers."""
-
-    crawls: tuple[Crawl, ...] = ()
-    known_share: float = 0.0  # carry a session that the application has set
-    office: int = 0  # of them are behind one address
-    come_again: bool = False  # who is told to wait comes again, with the ticket
-    parts: int = 1  # GETs that a visitor sends at once: a page is made of them
 
 
 class CrowdedProxy(Proxy):

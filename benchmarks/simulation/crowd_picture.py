@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks.simulation.ablation import Chosen
 from benchmarks.simulation.crowd_scenarios import CROWDED
-from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation.run import Run
 from benchmarks.simulation.runner import CONTROLLERS
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.timeline import (
     GAP,
     PANEL,

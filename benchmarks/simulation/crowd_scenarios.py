@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from benchmarks.simulation import measure as m
 from benchmarks.simulation.application import Model, exponential
-from benchmarks.simulation.crowd import Crawl, Crowd
-from benchmarks.simulation.proxy import Load
+from benchmarks.simulation.load import Crawl, Crowd, Load
 from benchmarks.simulation.scenarios import (
     SCENARIOS,
     WARM_S,

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from html import escape
 from math import inf, isfinite
 
-from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation.run import Run
 from benchmarks.simulation.scenarios import Scenario
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.timeline import LEFT, RIGHT, STYLE, TOP, WIDTH
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from benchmarks.simulation.proxy import Answer, Run
+from benchmarks.simulation.run import Answer, Run
 
 Measure = Callable[[Run], float]
 IN_TIME_S = 3.0  # a fresh answer that comes later is of no use to anyone

@@ -2,20 +2,18 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.simulation.application import Application, Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
+from benchmarks.simulation.load import POST_ROUTES, ROUTES, Kill, Load, Nuisance
+from benchmarks.simulation.run import Answer, Run, Sample
 from benchmarks.simulation.workers import Workers
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
 from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawlers
-
-if TYPE_CHECKING:
-    from benchmarks.simulation.crowd import Crowd
 
 Controller = CircuitBreaker | Workers | Classic
 
@@ -23,8 +21,6 @@ TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
 VISITORS_SEED = 77
-ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search", b"GET /report")
-POST_ROUTES = tuple(route.replace(b"GET", b"OTHER") for route in ROUTES)
 STORED_ANSWER_S = 0.0002  # what an answer from the store takes
 
 
@@ -53,7 +49,7 @@ class Request:
         route: bytes,
         key: bytes,
         client: int = 0,
-        nuisance: "Nuisance | None" = None,
+        nuisance: Nuisance | None = None,
     ) -> None:
         self.arrived_at = arrived_at
         self.is_get = is_get
@@ -66,94 +62,6 @@ class Request:
         self.permit: Permit | None = None
         self.asker: Asker | None = None  # found out when it is decided about
         self.who = ""  # visitor, office or crawler, where that is told apart
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a client got: how is fresh, stored or error (a 5xx, from whomever)."""
-
-    arrived_at: float
-    took_s: float
-    is_get: bool
-    how: str
-    route: bytes
-    age_s: float  # of the stored response
-    status: int
-    without_stored: bool  # there never was a stored response for it
-    who: str
-
-
-@dataclass(slots=True)
-class Sample:
-    """The state once a tick, for time lines."""
-
-    at: float
-    limit: float
-    cap: float
-    in_flight: int
-    state: str
-    busy_s: float  # worker seconds that the application has spent
-    ceiling: float
-    busy_with_others: int  # workers that serve other methods
-
-
-@dataclass(kw_only=True)
-class Run:
-    """What happened."""
-
-    model: Model
-    answers: list[Answer] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    transitions: list[tuple[float, str, str]] = field(default_factory=list)
-    upstream_gets: list[float] = field(default_factory=list)
-    peaks: list[tuple[float, int]] = field(default_factory=list)  # in flight after each start
-    failed_gets: list[float] = field(default_factory=list)  # when the application failed one
-    leaked: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nuisance:
-    """One client, or a few, whose requests get a status of their own, whatever the load."""
-
-    begin: float
-    end: float
-    rate: float  # requests a second
-    status: int
-    routes: tuple[bytes, ...]  # in turn
-    took_s: float = 0.005  # without a worker: a plugin or a library answers
-    at_once: int = 1  # so many come together
-    clients: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kill:
-    """A worker ends in the middle of its work, and another process follows it."""
-
-    at: float
-    worker: int  # 0 leads
-    back_after_s: float
-    noticed: bool = True  # by its parent, at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """Open-loop Poisson arrivals: `phases` are (until, requests a second)."""
-
-    phases: tuple[tuple[float, float], ...]
-    post_share: float = 0.1
-    coverage: float = 1.0  # of the keys that have a stored response
-    cold_store: bool = False  # nothing is stored at first
-    # Shares of the routes, from a moment on; equal where nothing is said.
-    mixes: tuple[tuple[float, tuple[float, ...]], ...] = ((0.0, (1, 1, 1, 1, 1)),)
-    hot_key_share: float = 0.0  # of the GETs are for one page
-    restart_at: float | None = None  # the controller loses its memory, the store does not
-    stored_after_restart: bool = True
-    learnt_before_restart_s: float | None = None  # what was learnt was written so long before
-    bursts: tuple[tuple[float, int], ...] = ()  # at a moment, so many GETs at once
-    visitors: int = 0  # are told apart; 0: nobody knows who asks
-    nuisances: tuple[Nuisance, ...] = ()
-    kills: tuple[Kill, ...] = ()  # with several workers
-    crowd: "Crowd | None" = None  # who the visitors are, and who else comes
 
 
 class Proxy:
@@ -482,23 +390,3 @@ class Proxy:
             return 0
         snapshot = breaker.snapshot(self._engine.now)
         return abs(snapshot.in_flight - len(self._in_flight))
-
-
-def simulate(
-    model: Model,
-    load: Load,
-    seed: int,
-    make_breaker: Callable[[float, Run], Controller],
-    drain_s: float = 20.0,
-) -> Run:
-    """Run one scenario to its end, and on until everything is answered."""
-    engine, run = Engine(), Run(model=model)
-    if load.crowd is None:
-        proxy = Proxy(engine, model, load, Random(seed), make_breaker, run)
-    else:
-        from benchmarks.simulation.crowd import CrowdedProxy
-
-        proxy = CrowdedProxy(engine, model, load, Random(seed), make_breaker, run)
-    engine.run(load.phases[-1][0] + drain_s)
-    run.leaked = proxy.leaked()
-    return run

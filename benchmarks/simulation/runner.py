@@ -9,7 +9,9 @@ from time import perf_counter
 from benchmarks.simulation.ablation import RULES, Chosen, set_constant
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
-from benchmarks.simulation.proxy import Controller, Run, simulate
+from benchmarks.simulation.proxy import Controller
+from benchmarks.simulation.run import Run
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.workers import Workers
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 

@@ -13,7 +13,7 @@ from benchmarks.simulation.application import (
     lognormal,
     mixed,
 )
-from benchmarks.simulation.proxy import POST_ROUTES, ROUTES, Load, Nuisance
+from benchmarks.simulation.load import POST_ROUTES, ROUTES, Load, Nuisance
 
 WARM_S = 20.0  # at half of the capacity, before anything happens
 AFTER_S = 15.0  # at half of the capacity, to see the recovery

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks.simulation.ablation import Chosen
 from benchmarks.simulation.all_scenarios import SCENARIOS
-from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import Bar, Scenario
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.worker_scenarios import KILLED, TELLING
 from benchmarks.simulation.workers import TICK_S
 

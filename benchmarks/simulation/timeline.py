@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 
-from benchmarks.simulation.proxy import Run, Sample
+from benchmarks.simulation.run import Run, Sample
 from benchmarks.simulation.scenarios import Scenario
 
 WIDTH, HEIGHT = 900, 520

@@ -2,7 +2,7 @@
 
 from benchmarks.simulation import measure as m
 from benchmarks.simulation.application import Model
-from benchmarks.simulation.proxy import Kill, Load
+from benchmarks.simulation.load import Kill, Load
 from benchmarks.simulation.scenarios import AFTER_S, WARM_S, Bar, Scenario, least, most
 
 # Those in which each part of the judgement is needed: a limit, a ceiling, a stall, probes, lanes.

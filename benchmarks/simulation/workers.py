@@ -5,9 +5,12 @@ client, as the kernel does by address, or by chance where no client is told apar
 """
 
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from benchmarks.simulation.ablation import Chosen
+from benchmarks.simulation.engine import Engine
+from benchmarks.simulation.load import Kill
+from benchmarks.simulation.run import Run
 from retter.base.errors import Outcome
 from retter.breaker import (
     Asker,
@@ -24,9 +27,6 @@ from retter.breaker.snapshot import Snapshot
 from retter.judgement.breaker import SharedBreaker
 from retter.judgement.memory import Memory, bytes_needed
 
-if TYPE_CHECKING:
-    from benchmarks.simulation.proxy import Kill, Proxy, Run
-
 TICK_S: Final = 0.05
 # A worker in which requests wait looks for a free place so often: another worker may have left one.
 LOOK_S: Final = 0.01
@@ -34,10 +34,20 @@ NEVER: Final = float("inf")
 _SEED: Final = 20
 
 
+class Host(Protocol):
+    """The proxy in which the workers are."""
+
+    engine: Engine
+
+    def answer_late(self, permits: list[Permit]) -> None: ...
+    def probe(self, breaker: CircuitBreaker) -> None: ...
+    def start_ready(self) -> None: ...
+
+
 class Workers:
     """Some breakers that share one judgement, as one."""
 
-    def __init__(self, now: float, run: "Run", workers: int, *, by_client: bool) -> None:
+    def __init__(self, now: float, run: Run, workers: int, *, by_client: bool) -> None:
         self._run = run
         self._dice = Random(_SEED)
         self._by_client = by_client
@@ -59,7 +69,7 @@ class Workers:
 
     # --- the clock ---
 
-    def begin(self, proxy: "Proxy") -> None:
+    def begin(self, proxy: Host) -> None:
         """Let each worker tick, at moments of its own."""
         workers, now = len(self.breakers), proxy.engine.now
         for index in range(workers):
@@ -70,7 +80,7 @@ class Workers:
         """End all workers."""
         self._ended = True
 
-    def _tick(self, what: tuple["Proxy", int]) -> None:
+    def _tick(self, what: tuple[Host, int]) -> None:
         proxy, index = what
         if self._ended:
             return
@@ -83,14 +93,14 @@ class Workers:
         proxy.probe(breaker)
         self._look_in(proxy, index)
 
-    def _look(self, what: tuple["Proxy", int]) -> None:
+    def _look(self, what: tuple[Host, int]) -> None:
         proxy, index = what
         if not self._ended:
             proxy.engine.at(proxy.engine.now + LOOK_S, self._look, what)
             if proxy.engine.now >= self.down_until[index]:
                 self._look_in(proxy, index)
 
-    def _look_in(self, proxy: "Proxy", index: int) -> None:
+    def _look_in(self, proxy: Host, index: int) -> None:
         breaker = self._use(index)
         if breaker.waiting:
             proxy.start_ready()
@@ -103,7 +113,7 @@ class Workers:
 
     # --- the death of a worker ---
 
-    def kill(self, kill: "Kill", now: float) -> list[Permit]:
+    def kill(self, kill: Kill, now: float) -> list[Permit]:
         """End a worker at once; return the permits that it leaves."""
         self.down_until[kill.worker] = now + kill.back_after_s
         if kill.noticed:

@@ -4,7 +4,9 @@ from random import Random
 
 from benchmarks.simulation.application import Model
 from benchmarks.simulation.engine import Engine
-from benchmarks.simulation.proxy import Load, Proxy, Run
+from benchmarks.simulation.load import Load
+from benchmarks.simulation.proxy import Proxy
+from benchmarks.simulation.run import Run
 from benchmarks.simulation.runner import CONTROLLERS
 from benchmarks.simulation.takeover import Succession
 from retter.breaker import CircuitBreaker

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.simulation import ablation, cost, crowd_picture, evidence, worth
 from benchmarks.simulation.all_scenarios import SCENARIOS
-from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import Scenario
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.timeline import draw
 from retter.breaker import constants
 from tests.support.compiled import replaces_parts

@@ -6,12 +6,10 @@ Their commands are not run here but for the cheap ones; the pages say which of t
 import argparse
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from itertools import takewhile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +27,8 @@ from retter.config.settings import SETTINGS
 from retter.control import commands, completion, config_command, store_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
+from tests.support.pages import ROOT, blocks, command_lines
 
-ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = sorted(
     [
         *[ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")],
@@ -76,28 +74,6 @@ LATER_PARSERS: Final = {
     "completion": completion.parser,
     "store": store_command.parser,
 }
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Return each code block as (language, text); an indented one has no language."""
-    text = page.read_text()
-    for language, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield language, body
-    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for body in re.findall(r"(?:^\n)((?:^    .*\n|^\n(?=    ))+)", outside, re.MULTILINE):
-        yield "", re.sub(r"^    ", "", body, flags=re.MULTILINE)
-
-
-def command_lines(page: Path) -> Iterator[list[str]]:
-    """Return every command that begins with retter, as words."""
-    for language, text in blocks(page):
-        if language not in ("", "sh"):
-            continue
-        for line in text.replace("\\\n", " ").splitlines():
-            for part in re.split(r" && |; ", line.removeprefix("$ ")):
-                words = shlex.split(part, comments=True) if part.startswith("retter ") else []
-                if words:
-                    yield list(takewhile(lambda word: word not in (">", ">>"), words[1:]))
 
 
 @pytest.mark.parametrize("path", PAGES)

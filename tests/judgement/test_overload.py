@@ -6,10 +6,10 @@ import pytest
 
 from benchmarks.simulation.ablation import Chosen
 from benchmarks.simulation.all_scenarios import SCENARIOS
-from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import Bar, Scenario, least, most
 from benchmarks.simulation.side_by_side import figures_of, is_worse
+from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.worker_scenarios import KILLED, TELLING
 
 BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *KILLED)}

@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.boxes import Boxes
-from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import TOLERANCE
+from benchmarks.simulation.simulate import simulate
 from retter.breaker import BreakerSettings
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -15,10 +15,10 @@ from typing import Final
 import pytest
 import trustme
 
-from tests.docs.test_docs import ROOT, blocks, command_lines
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import DEADLINE_S, Program, RetterProgram, accepts, eventually, free_port
 from tests.real.wire import fetch
+from tests.support.pages import ROOT, blocks, command_lines
 
 BROWSER: Final = {"Host": "shop.example", "Accept": "text/html", "Upgrade-Insecure-Requests": "1"}
 
