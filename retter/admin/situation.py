@@ -25,7 +25,6 @@ FAILING_SHARE: Final = 0.01  # of the answers: less is usual on any site
 FAILING_MIN: Final = 3  # errors: one or two are no situation
 BUSY_SHARE: Final = 0.7  # of the places
 HEAVY_SHARE: Final = 0.5  # of the application's work, for one client
-SET_ASIDE_TOLD_S: Final = 3600.0  # after the start: operators have seen it by then
 WELL_S: Final = 3.0  # without a failure for this long, the trouble is over
 LAG_S: Final = 0.25  # visitors notice a delay this long
 
@@ -35,7 +34,6 @@ class Facts:
     """The figures of one moment. Counts are of the last ten seconds, times are in seconds."""
 
     upstream: str = "the application"
-    uptime_s: float = 60.0
     # the circuit
     state: str = "CLOSED"
     in_flight: int = 0

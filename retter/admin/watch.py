@@ -135,7 +135,6 @@ class Watch:
         answered_at = max(self._answered_at, services.breaker.circuit.pulse.passed_at)
         return Facts(
             upstream=services.settings.upstream,
-            uptime_s=now - services.started_at,
             state=breaker.state.value,
             in_flight=breaker.in_flight,
             limit=breaker.limit,

@@ -75,7 +75,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
      "that."),
     ("disk not used", "note", {"disk_trouble": "no space left on device", "gets": WELL},
      "The store on disk is not written: no space left on device."),
-    ("disk set aside", "note", {"disk_aside": "its head is damaged", "uptime_s": 60.0},
+    ("disk set aside", "note", {"disk_aside": "its head is damaged", "gets": WELL},
      "The store on disk was broken and was set aside: its head is damaged."),
     ("shared store away", "note", {"shared_trouble": "connection refused", "gets": WELL},
      "The server that boxes share cannot be used: connection refused."),
