@@ -6,6 +6,7 @@ others have removed (news.py).
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from math import inf
 from typing import Final
 
 from retter.disk.news import News
@@ -52,6 +53,7 @@ class SharedBehind(WriteBehind):
         self._long_until = 0.0
         self._long_bytes = 0  # of longer keys that were told, until then
         self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
+        self._held: set[bytes] | None = None  # keys with entries that wait for release(), if any
 
     # -- what this worker removes
 
@@ -117,6 +119,8 @@ class SharedBehind(WriteBehind):
         """Note the present slot of a key, unless another worker has changed it."""
         if not self._applies:
             super().changed(key, slot, marks, now)
+            if self._held is not None and slot:
+                self._held.add(key)
 
     def _take_back(self, removals: Removals, now: float) -> None:
         if not self._applies:
@@ -148,14 +152,64 @@ class SharedBehind(WriteBehind):
             return found
         return self._passed(key, found)
 
+    # -- while workers have different rules
+
+    def hold(self) -> None:
+        """Write what waits and what is removed, but nothing newer, until `release` or `close`."""
+        if self._held is None:
+            self._held = set()
+
+    @property
+    def holds(self) -> bool:
+        """Whether newer entries wait for `release`."""
+        return self._held is not None
+
+    def release(self) -> None:
+        """Write what was held, too: it was stored by rules that hold still."""
+        if self._held is not None:
+            self._held = None
+            self._since = -inf  # others have waited for it long enough
+
+    def close(self) -> None:
+        """Drop what was held, and accept only removals from now on: other rules hold."""
+        self.closed = True
+        held, self._held = self._kept_back(), None
+        for key in held:
+            self.forget(key)
+
+    def _kept_back(self) -> dict[bytes, Written]:
+        """Return the changes that wait for `release`. A removed key does not wait."""
+        slots = self._slots
+        return {key: slots[key] for key in self._held or () if key in slots and slots[key].slot}
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a batch must be written now; see `WriteBehind.is_due`."""
+        if self._held is None:
+            return super().is_due(now)
+        if self._under_way is not None or now < self._not_before:
+            return False
+        return self._removing or len(self._slots) > len(self._kept_back())
+
     # -- batches
 
     def take(self, now: float) -> Batch | None:
         """Return all waiting changes as a batch; see `WriteBehind.take`."""
         self._news.look(now)
-        batch = super().take(now)
+        batch = super().take(now) if self._held is None else self._take_around(now)
         if batch is not None:
             self._position, self._read_until = self._news.position, self._news.positions()
+        return batch
+
+    def _take_around(self, now: float) -> Batch | None:
+        """Return a batch without what is held."""
+        if self._under_way is not None:
+            return None
+        held = self._kept_back()
+        for key in held:
+            self.forget(key)
+        batch = super().take(now)
+        self._slots.update(held)
+        self.bytes_waiting += sum([waits.size for waits in held.values()])
         return batch
 
     def done(self) -> bool:

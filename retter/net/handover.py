@@ -24,6 +24,10 @@ from retter.net import systemd
 # From a process to its successor: the numbers of descriptors, and how the log is written.
 _VARIABLE: Final = "_RETTER_TAKEOVER"
 
+# What a successor says when it serves. An earlier version takes any octet for the first one.
+_SERVES: Final = b"1"
+_STORES_ALIKE: Final = b"2"
+
 _EVERY_INTERFACE: Final = ("::", "0.0.0.0")
 
 
@@ -119,12 +123,16 @@ class Inheritance:
         self._listeners.clear()
         return rest
 
-    def serving(self) -> None:
-        """Tell the previous process, if there is one, that it may stop."""
+    def serving(self, *, stores_alike: bool = False) -> None:
+        """Tell the previous process, if there is one, that it may stop.
+
+        Args:
+            stores_alike: What it stores from now on may be shown here.
+        """
         self._lent.clear()
         if self._ready_fd >= 0:
             with suppress(OSError):
-                os.write(self._ready_fd, b"1")
+                os.write(self._ready_fd, _STORES_ALIKE if stores_alike else _SERVES)
             self.close_ready()
 
     def close_ready(self) -> None:
@@ -177,17 +185,20 @@ class Successor:
 
     Attributes:
         ready_fd: Readable when it serves or has ended.
+        stores_alike: It serves, and may show what this process stores until its end.
     """
 
     def __init__(self, pid: int, ready_fd: int) -> None:
         self.pid = pid
         self.ready_fd = ready_fd
         self._killed = False
+        self.stores_alike = False
 
     def serves(self) -> bool:
         """Return whether it has taken over; call this once, when ready_fd is readable."""
         answer = os.read(self.ready_fd, 1)
         os.close(self.ready_fd)
+        self.stores_alike = answer == _STORES_ALIKE
         return bool(answer) and not self._killed  # it may have said so just before it was killed
 
     def end(self) -> None:

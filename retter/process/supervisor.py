@@ -36,6 +36,7 @@ from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.process.fleet import Do, Fleet, Phase, Step
 from retter.process.store_place import StorePlace, place_of
+from retter.process.store_rules import may_go_on, rules_to_hand_over
 from retter.process.worker import (
     EXIT_FAILED,
     EXIT_OK,
@@ -112,6 +113,7 @@ class Supervisor:
         self._handed_over = False
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
+        self._rules_given: dict[str, Any] = {}  # by which our workers store, as it knows
         self._take_over_asked = False  # while the process before still drains
         self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
         self._watchdog = systemd.watchdog_wanted()
@@ -346,6 +348,7 @@ class Supervisor:
             "store": self._store.path,
             "temporary_store": self._store.path if self._store.temporary else "",
             "store_broken": self._store_broken,
+            "store_rules": (rules := rules_to_hand_over(self._settings, self._secrets)),
         }
         try:
             successor = self._inheritance.start_successor(
@@ -361,6 +364,7 @@ class Supervisor:
         log.info("takeover", successor=successor.pid)
         self._tell_all(Kind.CLOSE_STORE)  # the successor may store by other rules
         self._successor, self._successor_by = successor, now + SUCCESSOR_S
+        self._rules_given = rules
         self._poll.register(successor.ready_fd, select.POLLIN)
 
     def _forget_successor(self) -> Successor:
@@ -381,6 +385,9 @@ class Supervisor:
             if not self._fleet.reloading:
                 self._tell_all(Kind.OPEN_STORE)
             return
+        rules = rules_to_hand_over(self._settings, self._secrets)
+        if successor.stores_alike and rules == self._rules_given and not self._fleet.reloading:
+            self._tell_all(Kind.OPEN_STORE)
         systemd.notify(f"MAINPID={successor.pid}")
         log.info("draining", workers=self._fleet.serving)
         self._stop_asked_at = now = time.monotonic()
@@ -514,8 +521,15 @@ class Supervisor:
                 advice = "no --listen address matches them"
                 log.warning("unused-sockets", listen=rest, advice=advice)
             self._log_serving()
-            self._inheritance.serving()
+            self._inheritance.serving(stores_alike=self._stores_as_before())
             systemd.notify("READY=1", f"STATUS={self._workers} workers serve")
+
+    def _stores_as_before(self) -> bool:
+        """Return whether our workers may show what those of the process before store."""
+        before = self._inheritance.workers
+        if before is None or before.get("store") != self._store.path or self._store_broken:
+            return False
+        return may_go_on(before.get("store_rules", {}), self._settings, self._secrets)
 
     def _log_serving(self) -> None:
         more: dict[str, Any] = {"open_to": "every interface"} if self._sockets.everywhere else {}

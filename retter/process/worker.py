@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
@@ -24,11 +25,15 @@ from retter.process.transition_log import TransitionLog
 from retter.process.upstream_watch import AddressProbe
 from retter.process.worker_link import Kind, Message, WorkerLink
 from retter.process.worker_settings import share_of
+from retter.proxy.lasting import keep_rules
 from retter.proxy.secrets import Secrets
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import configure as configure_log
 from retter.telemetry.log import flush as flush_log
 from retter.telemetry.log import forked, get_logger
+
+if TYPE_CHECKING:
+    from retter.disk.shared_behind import SharedBehind
 
 # A worker whose supervisor was killed has this long to finish its requests. A new supervisor cannot
 # open the store before.
@@ -104,22 +109,44 @@ class Worker:
         if message.kind is Kind.DRAIN:
             if message.text == HANDED_OVER:
                 self._proxy.handed_over()
+                if (behind := self._shared_behind()) is not None and behind.holds:
+                    behind.close()
             self.stopping.set()
         elif message.kind is Kind.RELOAD:
             self._reload()
-        elif message.kind in (Kind.CLOSE_STORE, Kind.OPEN_STORE):
-            services = self._proxy._services
-            behind = services.store.behind
-            if behind is not None:
-                behind.closed = message.kind is Kind.CLOSE_STORE
-            if message.kind is Kind.CLOSE_STORE:
-                if services.learnt is not None:  # the next process begins with it
-                    services.learnt.save(self._loop.time())
-                self._link.tell(Kind.CLOSED)
+        elif message.kind is Kind.CLOSE_STORE:
+            self._close_store()
+        elif message.kind is Kind.OPEN_STORE:
+            self._open_store()
         elif message.kind is Kind.LEAVE_STORE:
             disk = self._proxy._services.disk
             if disk is not None:
                 disk.leave(message.text)
+
+    def _shared_behind(self) -> "SharedBehind | None":
+        disk = self._proxy._services.disk
+        if disk is None:
+            return None
+        from retter.disk.shared_shelf import SharedShelf
+
+        assert isinstance(disk, SharedShelf), "lasting.py opens it for a worker"
+        return disk.shared_behind
+
+    def _close_store(self) -> None:
+        if (behind := self._shared_behind()) is not None:
+            behind.hold()
+        learnt = self._proxy._services.learnt
+        if learnt is not None:  # the next process begins with it
+            learnt.save(self._loop.time())
+        self._link.tell(Kind.CLOSED)
+
+    def _open_store(self) -> None:
+        services, behind = self._proxy._services, self._shared_behind()
+        if behind is None or services.disk is None:
+            return
+        # A successor that has ended may have noted its own.
+        keep_rules(services.disk, services.owner_rules, services.settings.store_policy)
+        behind.release()
 
     def _reload(self) -> None:
         try:

@@ -29,8 +29,11 @@ class Kind(IntEnum):
     # to a worker
     RELOAD = 16
     DRAIN = 17
-    # Write nothing new to the shared store: others may store by other rules from now on.
+    # Write nothing new to the shared store: others may store by other rules from now on. What is
+    # stored meanwhile waits.
     CLOSE_STORE = 18
+    # All store by the same rules again, or by such that what has waited may be shown. If a worker
+    # is told to drain instead, because another process serves, what has waited is dropped.
     OPEN_STORE = 19
     LEAVE_STORE = 20  # it is broken: why
 

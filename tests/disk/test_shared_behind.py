@@ -381,6 +381,74 @@ def test_changes_of_long_urls_do_not_push_out_what_another_worker_must_know() ->
     assert other.lookup(who(long), long, 11.2, superseded=True) is not None
 
 
+def put(process: Process, target: bytes, body: bytes = b"new") -> bytes:
+    """Store a page; return its key."""
+    asked = request(target=target)
+    process.store.put(who(asked), asked, response(), body, process.world.now, process.world.now)
+    return who(asked).key
+
+
+def in_database(world: World) -> set[bytes]:
+    return set(world.database.slots)
+
+
+def tick_and_write(world: World) -> None:
+    """Write what is due in the first worker."""
+    if world.processes[0].behind.is_due(world.now):
+        world.do(0, "take")
+        world.do(0, "commit")
+
+
+def test_what_is_stored_while_rules_differ_waits_for_the_end_of_it() -> None:
+    world = World(PUBLIC)
+    process, behind = world.processes[0], world.processes[0].behind
+    before = put(process, b"/before")
+    behind.hold()
+    held = put(process, b"/held")
+    changed = put(process, b"/changed")
+    tick_and_write(world)
+    assert in_database(world) == {before}, "what had waited is written at once"
+    behind.hold()
+    assert not behind.is_due(world.now + 100.0)
+    process.store.invalidation.purge(url=who(request(target=b"/changed")).url, now=world.now)
+    process.store.invalidation.purge(url=who(request(target=b"/before")).url, now=world.now)
+    tick_and_write(world)
+    assert in_database(world) == set(), "what is removed does not wait"
+    assert behind.fetch(held, world.now) is not None and behind.bytes_waiting > 0
+    behind.release()
+    assert behind.is_due(world.now), "others have waited for it long enough"
+    tick_and_write(world)
+    assert in_database(world) == {held} and changed not in in_database(world)
+    assert behind.is_clean and behind.bytes_waiting == 0
+
+
+def test_what_is_held_is_not_written_with_a_batch_that_could_not_be_written() -> None:
+    world = World(PUBLIC)
+    process, behind = world.processes[0], world.processes[0].behind
+    before = put(process, b"/before")
+    behind.hold()
+    world.do(0, "take")
+    assert behind.take(world.now) is None, "it is under way"
+    held = put(process, b"/held")
+    behind.failed(world.now)
+    world.now += 100.0
+    tick_and_write(world)
+    assert in_database(world) == {before}
+    behind.release()
+    tick_and_write(world)
+    assert in_database(world) == {before, held}
+
+
+def test_what_was_held_is_dropped_if_other_rules_hold_from_now_on() -> None:
+    world = World(PUBLIC)
+    process, behind = world.processes[0], world.processes[0].behind
+    behind.hold()
+    put(process, b"/held")
+    behind.close()
+    put(process, b"/later")
+    assert behind.is_clean and behind.bytes_waiting == 0
+
+
 def test_without_a_database_workers_still_hear_of_each_other() -> None:
     world = World(PAGE)
     for process in world.processes:

@@ -371,6 +371,55 @@ def test_when_the_successor_serves_all_workers_drain(stage: Stage) -> None:
     assert "MAINPID=77" in stage.told
 
 
+def test_what_waits_is_written_if_the_successor_may_show_it(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    inheritance._ready_fd = inheritance.its_ready
+    inheritance.serving(stores_alike=True)
+    step(supervisor)
+    drain = Message(Kind.DRAIN, HANDED_OVER)
+    for worker in stage.workers:
+        assert worker.heard() == [Message(Kind.OPEN_STORE), drain]
+
+
+def test_what_waits_is_not_written_if_the_rules_have_changed_since(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    supervisor._settings = replace(supervisor._settings, ignore_cookies=("theme",))
+    inheritance._ready_fd = inheritance.its_ready
+    inheritance.serving(stores_alike=True)
+    step(supervisor)
+    for worker in stage.workers:
+        assert worker.heard() == [Message(Kind.DRAIN, HANDED_OVER)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, b"2"),
+        ({"ignore_cookies": ("theme",)}, b"2"),  # it tells fewer requests apart
+        ({"vary_on": ("X-Country",)}, b"1"),
+        ({"store_private": "off"}, b"1"),
+        ({"store_policy": "rfc9111"}, b"1"),
+    ],
+)
+def test_a_successor_says_whether_it_may_show_what_the_others_store(
+    stage: Stage, changes: dict[str, Any], told: bytes
+) -> None:
+    first = stage.serving()
+    given = take_over(stage, first).given
+    ready, its_ready = os.pipe()
+    inherited(stage, given["workers"], os.dup(given["memory_fd"]))
+    second = stage.open(**changes)
+    second._inheritance._ready_fd = its_ready
+    step(second)
+    for worker in stage.workers[2:]:
+        worker.say(Kind.READY)
+    step(second)
+    assert os.read(ready, 1) == told
+    os.close(ready)
+
+
 def test_a_successor_that_ends_changes_nothing(stage: Stage) -> None:
     supervisor = stage.serving()
     inheritance = take_over(stage, supervisor)

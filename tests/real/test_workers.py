@@ -234,6 +234,31 @@ def test_what_one_worker_has_stored_is_served_by_all(
     eventually(all_are_served, "both workers have it")
 
 
+def test_what_is_stored_while_a_successor_starts_is_there_afterwards(
+    start_retter: StartRetter, programs: list[Program]
+) -> None:
+    application = ApplicationProgram()
+    programs.append(application)
+    words = ("--upstream", application.upstream, "--workers", "2", "--connect-hold", "0")
+    proxy = start_retter(*words)
+    try:
+        port = proxy.port
+        fetch(port, "GET", "/page")
+        proxy.signal(signal.SIGUSR2)
+        proxy.wait_for_line(lambda line: '"takeover"' in line)
+        pages: list[str] = []
+        while sum(one["event"] == "serving" for one in proxy.records()) < 2:
+            pages.append(f"/page/{len(pages)}")
+            assert fetch(port, "GET", pages[-1]).status == 200
+            time.sleep(CLOCK_S)
+        eventually(lambda: not proxy.alive, "the old one ends")
+        application.kill()
+        assert len(pages) > 10, "the successor takes a while to start"
+        eventually(lambda: all(fetch(port, "GET", page).stored for page in pages), "all are there")
+    finally:
+        stop_all(proxy)
+
+
 class RollingApplication(http.server.BaseHTTPRequestHandler):
     """Gives the session another value with each response, as Laravel and Rails do."""
 
