@@ -1,1 +1,1 @@
-"""What a breaker knows, for the next process: kept on disk, or handed over during a takeover."""
+"""A breaker's knowledge for the next process: kept on disk, or handed over in a takeover."""

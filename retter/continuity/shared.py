@@ -25,7 +25,7 @@ class Shared:
     requests that the application sees.
 
     Args:
-        comes: Whether this is the new process, which took over the other one's state.
+        comes: Whether this is the new process, which took over the other process's state.
     """
 
     def __init__(self, circuit: Circuit, *, comes: bool) -> None:
@@ -74,7 +74,7 @@ class Shared:
         return said
 
     def take(self, said: Any, now: float) -> None:
-        """Take in a report of the other process.
+        """Apply a report of the other process.
 
         Raises:
             ValueError: `said` is not a report.
@@ -126,17 +126,17 @@ class Shared:
             self._spent = bytes(known)
 
     def stands_no_more(self, tickets: Tickets, number: int) -> None:
-        """Take in that a ticket left the other process's queue."""
+        """Note that a ticket left the other process's queue."""
         if number in self._theirs:
             self._theirs.discard(number)
             tickets._standing.discard(number)
 
     def forget(self) -> None:
-        """Count nothing in flight in the other process until its next report: it is not known."""
+        """Count nothing in flight in the other process until its next report."""
         self._count(0)
 
     def end(self) -> None:
-        """Take in that the other process ended: it has nothing in flight any more."""
+        """Note that the other process ended: it has nothing in flight any more."""
         self._count(0)
         if self._circuit.fairness is not None:
             for number in list(self._theirs):

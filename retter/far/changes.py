@@ -1,8 +1,8 @@
-"""Changes that boxes tell each other, and what a box has heard of them.
+"""The changes that boxes send each other, and those that a box has received.
 
 The server puts all changes into one order: the stream. Every stored response carries the place of
-the last change that its box had heard of when it wrote the response. If a later change concerns the
-response, it counts as superseded or as absent. So a box that has not heard of a logout yet cannot
+the last change that its box had received when it wrote the response. If a later change concerns the
+response, it counts as superseded or as absent. So a box that has not received a logout yet cannot
 bring back what the logout has dropped.
 """
 
@@ -31,7 +31,7 @@ _place = Struct(">QQ")
 
 
 class Verdict(Enum):
-    """What the changes since a response was written mean for it."""
+    """The effect that later changes have on a stored response."""
 
     VALID = "valid"
     SUPERSEDED = "superseded"
@@ -40,7 +40,7 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class Message:
-    """What one box tells the others."""
+    """The changes that one box sends to the others."""
 
     box: str
     removals: Removals = field(default_factory=Removals)
@@ -63,7 +63,7 @@ class Message:
 
 
 def message_of(data: bytes) -> Message | None:
-    """Return a message; None if the data are none."""
+    """Return the message in these octets; None if they are no message."""
     try:
         said = json.loads(data)
         removals = Removals()
@@ -96,7 +96,7 @@ def next_place(place: bytes) -> bytes:
 
 
 class Heard:
-    """The changes that a box has heard of.
+    """The changes that a box has received.
 
     Attributes:
         place: Of the last one.
@@ -152,7 +152,7 @@ class Heard:
 
 
 def mark_name(mark: int) -> bytes:
-    """Return what stands for a session mark among keys and owners."""
+    """Return the name of a session mark, beside keys and owners."""
     return b"m%d" % mark
 
 

@@ -1,10 +1,10 @@
-"""The names and the seals of what boxes share, all from one secret.
+"""Names and encryption of what boxes share, all from one secret.
 
 The server sees neither URLs nor cookies nor pages: a name is a keyed hash, and a value is encrypted
 and authenticated. The keystream is SHAKE-256 (FIPS 202) over a key, a random nonce and the place in
 the value. The tag is a keyed BLAKE2b (RFC 7693) over the name, the nonce and the encrypted octets.
-Both are in the standard library. Who can write to the server can remove or bring back an old value
-of a name, but can neither make a value nor move one to another name.
+Both are in the standard library. Someone who can write to the server can remove a value or bring
+back an old one, but can neither make a value nor move one to another name.
 """
 
 import os
@@ -56,7 +56,7 @@ class Keys:
         return blake2b(use, key=self._root, digest_size=_KEY_BYTES).digest()
 
     def follow(self, rules: bytes) -> None:
-        """Give entries other names than those of boxes that tell requests apart by other rules.
+        """Use other names than boxes whose rules identify requests differently.
 
         Args:
             rules: Text that is different for different rules.
@@ -93,13 +93,13 @@ class Keys:
     # -- values
 
     def seal(self, name: bytes, data: bytes) -> bytes:
-        """Return the value to be kept under a name."""
+        """Return the encrypted value to store under a name."""
         nonce = os.urandom(NONCE_BYTES)
         hidden = self._crypt(nonce, data)
         return self._tag(name, nonce, hidden) + nonce + hidden
 
     def opened(self, name: bytes, value: bytes) -> bytes | None:
-        """Return what was sealed under a name; None if the value was not made with this secret."""
+        """Decrypt the value of a name; None if it was not made with this secret."""
         tag, nonce = value[:TAG_BYTES], value[TAG_BYTES:SEAL_BYTES]
         hidden = value[SEAL_BYTES:]
         if len(nonce) < NONCE_BYTES or tag != self._tag(name, nonce, hidden):

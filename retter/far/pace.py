@@ -1,21 +1,21 @@
-"""When a box talks to the server, and for how long it may trust what it has heard.
+"""The times of the rounds with the server, and how long a box may trust what it has received.
 
 `now` is monotonic seconds.
 """
 
 from typing import Final
 
-# How often changes of other boxes are heard, and how often a sign of life is given.
+# How often a box asks for changes of other boxes, and how often it sends a heartbeat.
 HEAR_EVERY_S: Final = 0.25
 BEAT_EVERY_S: Final = 1.0
 
-# A box that has not heard anything for so long neither reads nor writes responses.
+# A box that has received nothing for this long neither reads nor writes responses.
 IN_TOUCH_S: Final = 2.5
 
 # The delay after a round that failed.
 RETRY_S: Final = 1.0
 
-# The first contact may take so long without being a problem.
+# The first contact may take this long before it is reported as a problem.
 FIRST_S: Final = 5.0
 
 LATE: Final = "it does not answer in time"
@@ -40,7 +40,7 @@ class Pace:
         self._in_touch_until = 0.0
 
     def is_in_touch(self, now: float) -> bool:
-        """Return whether all changes have been heard lately."""
+        """Return whether all changes have been received lately."""
         return now < self._in_touch_until
 
     def may_begin(self, now: float) -> bool:
@@ -48,11 +48,11 @@ class Pace:
         return now >= self._not_before
 
     def is_due(self, now: float) -> bool:
-        """Return whether a round is due, even if there is nothing to be told or written."""
+        """Return whether a round is due even if there is nothing to send or write."""
         return now >= self._round_at
 
     def begin(self, now: float) -> bool:
-        """Note that a round begins; return whether it gives a sign of life."""
+        """Note that a round begins; return whether it sends a heartbeat."""
         self._round_at = now + HEAR_EVERY_S
         if now < self._beat_at:
             return False
@@ -63,7 +63,7 @@ class Pace:
         """Note that a round worked.
 
         Args:
-            complete: All changes have been heard. Else the next round is due at once.
+            complete: All changes have been received. Otherwise the next round is due at once.
         """
         self.failed_at = None
         if complete:

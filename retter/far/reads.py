@@ -1,6 +1,6 @@
 """Requests that wait for what other boxes have stored: for 20 ms at most.
 
-A thread reads for all that wait. Whoever asks for what is being read waits for the same read.
+A thread reads for all of them. A request for a key that is being read waits for the same read.
 """
 
 from collections import OrderedDict
@@ -16,12 +16,12 @@ from retter.store.write_behind import Found
 READ_WAIT_S: Final = 0.02
 # After a read that came too late or failed, nobody waits for this long.
 READ_REST_S: Final = 1.0
-# A read that takes longer is broken off: a server may send one octet at a time for ever.
+# A read that takes longer is aborted: a server may send one octet at a time for ever.
 READ_MAX_S: Final = 1.0
 # Requests that wait at a time, and keys of one read.
 READS_MAX: Final = 256
 READ_KEYS_MAX: Final = 64
-# A key that the server does not have is not asked for again for so long.
+# A key that the server does not have is not asked for again for this long.
 ABSENT_S: Final = 5.0
 ABSENT_MAX: Final = 4096
 
@@ -40,7 +40,7 @@ class _Wait:
         self._asks = asks
 
     def asks(self, found: dict[bytes, Found]) -> None:
-        """Give the request what was found; once."""
+        """Pass the entries that were found to the request; called once."""
         if not self.is_done:
             self.is_done = True
             self._asks(found)
@@ -106,7 +106,7 @@ class Reads:
         ]
 
     def load(self, keys: list[bytes], asks: Ask) -> None:
-        """Read keys; `asks` is called with what was found, after READ_WAIT_S with nothing."""
+        """Read keys; `asks` is called with the entries found, or after READ_WAIT_S with none."""
         wait = _Wait(keys, asks, self._clock() + READ_WAIT_S)
         self.reads += 1
         if self._began_at is not None and self._reading_keys.issuperset(keys):
@@ -127,7 +127,7 @@ class Reads:
             self._absent.popitem(last=False)
 
     def tick(self, now: float) -> None:
-        """End what is late. Called on every tick."""
+        """End the waits that are too long. Called on every tick."""
         if self._began_at is not None and now >= self._began_at + READ_MAX_S:
             self.reader.abort()
         if self._waits or self._reading_for:
@@ -181,10 +181,10 @@ class Reads:
             raise result
 
     def _answer(self, waits: list[_Wait], found: dict[bytes, Found]) -> None:
-        """Give each request its part.
+        """Pass its entries to each request.
 
         Raises:
-            Exception: The first fault of a request, after all have got theirs.
+            Exception: The first fault of a request, after all others have been called.
         """
         fault: Exception | None = None
         for wait in waits:
@@ -198,7 +198,7 @@ class Reads:
             raise fault
 
     def _rest(self) -> list[_Wait]:
-        """Let nobody wait for a while; return who does."""
+        """Accept no waits for a while; return the requests that wait now."""
         self._not_before = self._clock() + READ_REST_S
         waits, self._waits = self._waits, []
         return waits

@@ -1,4 +1,4 @@
-"""What a box asks the server: to tell and to hear changes, to write responses, and to read them.
+"""The dialogue with the server: send and receive changes, write responses and read them.
 
 Everything here runs in a thread and may wait for the server. Names at the server, after the prefix:
 
@@ -7,8 +7,8 @@ Everything here runs in a thread and may wait for the server. Names at the serve
 - `d:HASH`: the place of the last change that dropped a key, an owner or a session
 - `s:HASH`: the place of the last change that superseded a key
 - `changes`: a stream of the last changes, sealed
-- `boxes`: a sorted set of the boxes, by the time of their last sign of life
-- `purges`, `orders` and `names`: lists of what a new box must know of older changes, sealed
+- `boxes`: a sorted set of the boxes, by the time of their last heartbeat
+- `purges`, `orders` and `names`: lists of older changes that a new box must know, sealed
 """
 
 import json
@@ -47,7 +47,7 @@ PURGES_KEPT: Final = 64
 ORDERS_KEPT: Final = 16
 NAMES_KEPT: Final = 256
 
-# A box without a sign of life for so long is not counted.
+# A box without a heartbeat for this long is not counted.
 BOX_SILENT_S: Final = 5.0
 BOXES_TTL_S: Final = 60
 
@@ -64,9 +64,9 @@ _EVERYTHING, _PERSONAL = b"everything", b"personal"
 
 @dataclass(slots=True)
 class Round:
-    """What a box has for the server."""
+    """The requests of a box to the server."""
 
-    place: bytes  # of the last change that it has heard of
+    place: bytes  # of the last change that it has received
     message: Message | None = None
     slots: list[tuple[bytes, Slot, tuple[int, ...]]] = field(
         default_factory=list[tuple[bytes, Slot, tuple[int, ...]]]
@@ -78,7 +78,7 @@ class Round:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a round."""
+    """The result of a round."""
 
     messages: list[tuple[bytes, Message]] = field(default_factory=list[tuple[bytes, Message]])
     purges: list[tuple[bytes, Purge]] = field(default_factory=list[tuple[bytes, Purge]])
@@ -100,7 +100,7 @@ class Read(NamedTuple):
 
 
 class Conversation:
-    """One box's talk with the server.
+    """The rounds of one box.
 
     Attributes:
         counted_as: The name under which the box is counted: the same for all its processes.
@@ -122,10 +122,10 @@ class Conversation:
     # -- a round
 
     def round(self, asked: Round) -> Outcome:
-        """Tell and hear changes, give a sign of life, and write responses.
+        """Send and receive changes, send a heartbeat, and write responses.
 
         Raises:
-            Away: The server cannot be used. What was asked may have been done in part.
+            Away: The server cannot be used. A part of the round may have been done.
         """
         try:
             outcome = Outcome(place=asked.place)
@@ -213,7 +213,7 @@ class Conversation:
         outcome.complete = len(answers[-1]) < CHANGES_READ_MAX
 
     def _beat(self, asked: Round) -> list[Command]:
-        """Return the commands that give a sign of life and look around."""
+        """Return the commands that send a heartbeat and count the boxes."""
         stream, boxes = self._named(b"changes"), self._named(b"boxes")
         now_ms = self._now_ms(asked)
         return [
@@ -233,7 +233,7 @@ class Conversation:
     def _run_with_message(
         self, asked: Round, message: Message, commands: list[Command]
     ) -> list[Any]:
-        """Tell a message and run commands; return the answers of these.
+        """Send a message and run commands; return their answers.
 
         The notes of a change carry its place and come before it: if the box is killed between two
         commands, no change is in the stream whose notes are missing. So the box chooses the place,
@@ -261,7 +261,7 @@ class Conversation:
         raise Away("other boxes are faster")
 
     def _miss(self, place: bytes, oldest: bytes, outcome: Outcome) -> None:
-        """Drop enough if the stream has forgotten changes that this box has not heard of.
+        """Drop responses if the stream no longer has changes that this box has not received.
 
         The purges are still known. Which sessions have ended is not.
         """
@@ -282,7 +282,7 @@ class Conversation:
         return int(self.max_stale_s) + NOTES_LONGER_S
 
     def _notes(self, message: Message, place: bytes) -> list[Command]:
-        """Return what notes a change where boxes look that read a response."""
+        """Return the commands that note a change where readers of a response look."""
         keys, removals = self._keys, message.removals
         gone: list[bytes] = [*removals.owners, *removals.keys, *map(mark_name, removals.marks)]
         if removals.everything:
@@ -297,7 +297,7 @@ class Conversation:
         return commands
 
     def _lists(self, message: Message, place: bytes) -> list[Command]:
-        """Return what notes purges, orders and names for boxes that begin later; purges first."""
+        """Return the commands that note purges, orders and names for later boxes; purges first."""
         commands: list[Command] = []
         if message.removals.purges:
             texts = [
@@ -368,7 +368,7 @@ class Conversation:
         outcome.written = len(entries)
 
     def leave(self) -> None:
-        """Say that this box is not to be counted any more.
+        """Remove this box from the count.
 
         Raises:
             Away: The server cannot be used.
@@ -382,7 +382,7 @@ class Conversation:
         self._server.close()
 
     def abort(self) -> None:
-        """Let the round fail that runs in another thread."""
+        """Make the round that runs in another thread fail."""
         self._server.abort()
 
 
@@ -410,7 +410,7 @@ class Reader:
         self._server.run([("PING",)])
 
     def read(self, wanted: list[bytes], now: float, wall: float) -> dict[bytes, Read]:
-        """Return what is stored under keys, in two round trips.
+        """Return the responses under these keys, in two round trips.
 
         Raises:
             Away: The server cannot be used.
@@ -486,5 +486,5 @@ class Reader:
         self._server.close()
 
     def abort(self) -> None:
-        """Let the read fail that runs in another thread."""
+        """Make the read that runs in another thread fail."""
         self._server.abort()

@@ -1,10 +1,10 @@
-"""What boxes share, as the event loop sees it: nothing here waits for the server.
+"""The server behind the store, as the event loop sees it: nothing here waits for it.
 
 Stored responses are written later, by a thread: a key at most once a minute, and in batches
 (writes.py). They are read only when a visitor needs one and there is none in memory or on disk, and
-then for 20 ms at most (reads.py). Changes (logouts, purges, an operator's orders) are told within a
-tick (telling.py) and heard four times a second. If the server is away, slow, full, read-only or has
-lost its data, each box goes on by itself, and what it knows is told when the server is back.
+then for 20 ms at most (reads.py). Changes (logouts, purges, an operator's orders) are sent within a
+tick (outbox.py) and received four times a second. If the server is away, slow, full, read-only or
+has lost its data, each box continues alone, and sends its changes when the server is back.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from retter.far.changes import NO_PLACE, Heard, Message, Verdict
 from retter.far.keys import Keys
+from retter.far.outbox import Outbox, passed
 from retter.far.pace import Pace
 from retter.far.reads import Ask, Reads
 from retter.far.rounds import Conversation, Outcome, Read, Reader, Round
 from retter.far.server import Away, Server
 from retter.far.siblings import Siblings
-from retter.far.telling import Telling, passed
 from retter.far.thread import Worker
 from retter.far.writes import Due, Writes
 from retter.store.write_behind import Found, Removals, marked_superseded
@@ -30,11 +30,11 @@ from retter.store.write_behind import Found, Removals, marked_superseded
 ANSWER_S: Final = 1.0
 READ_ANSWER_S: Final = 0.1
 
-# A round that takes longer is broken off: a server may send one octet at a time for ever. A round
+# A round that takes longer is aborted: a server may send one octet at a time for ever. A round
 # of 2 MiB to another continent takes 3 s.
 ROUND_MAX_S: Final = 10.0
 
-# The end of the process waits so long for the server, to tell it what is untold.
+# At its end, the process waits this long for the server to take unsent changes.
 CLOSE_S: Final = 2.0
 
 
@@ -47,9 +47,9 @@ class FarShelf:
 
     Attributes:
         heard: The changes that are known, and the place of the last one.
-        on_message: Called with the removals, orders and names that another box has told.
+        on_message: Called with the removals, orders and names that another box has sent.
         on_boxes: Called with the number of boxes when that changes.
-        boxes: How many boxes there are, as far as is known: a server that is away says nothing.
+        boxes: The number of boxes, as it was last read from the server.
         siblings: The other workers of this box, if there are any.
     """
 
@@ -69,7 +69,7 @@ class FarShelf:
         box: str = "",
     ) -> None:
         self.keys = keys
-        self.telling = Telling(box or os.urandom(8).hex())
+        self.outbox = Outbox(box or os.urandom(8).hex())
         self.writes = Writes(personal=personal)
         self.reads = Reads(
             Reader(keys, reading_server, max_stale_s),
@@ -81,15 +81,15 @@ class FarShelf:
         self.on_boxes: Callable[[int], None] = lambda _: None
         self.boxes = 1
         self.siblings: Siblings | None = None
-        self._family = ""  # begins the names of all workers of this box
+        self._family = ""  # the common beginning of the names of this box's workers
         self._told_until = 0  # of the siblings' news: what the message under way has
-        self._talk = Conversation(keys, server, self.telling.box, max_stale_s)
+        self._talk = Conversation(keys, server, self.outbox.box, max_stale_s)
         self._writer = writer
         self._clock = clock
         self._wall = wall
         self._under_way: Round | None = None
-        self._told_last = False  # the last round told changes
-        self._applies = False  # a change that another process has told
+        self._told_last = False  # the last round sent changes
+        self._applies = False  # applies a change that another process has sent
         self._left = False
         self._figures: Counter[str] = Counter()
 
@@ -101,14 +101,14 @@ class FarShelf:
             self.writes.changed(key, elsewhere=self._applies)
 
     def removed(self, removals: Removals) -> None:
-        """Stored responses were removed, by this box or because another one has told so."""
+        """Stored responses were removed, by this box or at the word of another one."""
         self.writes.removed(removals)
         if not self._applies and not self._left:
-            self.telling.removed(removals)
+            self.outbox.removed(removals)
 
     def tell_order(self, order: dict[str, Any]) -> None:
-        """Tell the other boxes an operator's order."""
-        self.telling.order({**order, "id": os.urandom(8).hex()})
+        """Send an operator's order to the other boxes."""
+        self.outbox.order({**order, "id": os.urandom(8).hex()})
 
     # -- the clock
 
@@ -118,7 +118,7 @@ class FarShelf:
 
     @property
     def is_in_touch(self) -> bool:
-        """Whether responses may be read and written: all changes have been heard lately."""
+        """Whether responses may be read and written: all changes have been received lately."""
         return self.pace.is_in_touch(self._clock())
 
     def tick(self, now: float) -> None:
@@ -133,21 +133,21 @@ class FarShelf:
             return
         if self._left or not self.pace.may_begin(now):
             return
-        if self.pace.is_due(now) or self.telling or (self.writes and self._told_last):
+        if self.pace.is_due(now) or self.outbox or (self.writes and self._told_last):
             self._begin_round(now)
 
     # -- the other workers of this box
 
     def join(self, siblings: Siblings) -> None:
-        """Be one of several workers, which talk to the server side by side."""
+        """Become one of several workers, each of which has its own connection."""
         self.siblings = siblings
-        self.telling.rename(f"{self._family}.{self.telling.box}")
+        self.outbox.rename(f"{self._family}.{self.outbox.box}")
         self.heard.place = siblings.start_place()
         self.removed(siblings.own)
 
     @contextlib.contextmanager
     def applying(self) -> Generator[None, None, None]:
-        """Within this block, removals are those of another process, which tells them itself."""
+        """Within this block, removals are those of another process, which sends them itself."""
         before, self._applies = self._applies, True
         try:
             yield
@@ -158,7 +158,7 @@ class FarShelf:
         inherited = siblings.tick(now)
         if inherited:
             self.removed(inherited)
-        if self.telling.is_all_told:
+        if self.outbox.is_all_told:
             siblings.told(siblings.position)
 
     def _is_known(self, place: bytes, message: Message) -> bool:
@@ -189,13 +189,13 @@ class FarShelf:
         slots: Due = []
         # Changes and responses take turns: a response that is written in the same round as a change
         # would carry a place before it.
-        if self.telling and not (self._told_last and self.writes and self.is_in_touch):
-            message = self.telling.take()
+        if self.outbox and not (self._told_last and self.writes and self.is_in_touch):
+            message = self.outbox.take()
             if self.siblings is not None:
                 self._told_until = self.siblings.position
         elif self.is_in_touch:
             untold = self._untold_by_siblings(now)
-            slots = self.writes.take_due(now, [self.telling.waits, untold])
+            slots = self.writes.take_due(now, [self.outbox.waits, untold])
         self._told_last = message is not None
         beats = self.pace.begin(now)
         asked = Round(self.heard.place, message, slots, beats, now, self._wall())
@@ -211,17 +211,17 @@ class FarShelf:
             return
         self._figures["failures"] += 1
         self.pace.failed(asked.now, self._clock(), str(result))
-        self.telling.failed()
+        self.outbox.failed()
         self.writes.failed(asked.slots)
         if not isinstance(result, Away):
             raise result
 
     def _round_worked(self, asked: Round, outcome: Outcome) -> None:
         if outcome.began and self.pace.failed_at is not None:
-            self.telling.again(self.pace.failed_at)
+            self.outbox.again(self.pace.failed_at)
         if asked.message is not None:
             self._figures["changes_told"] += 1
-            self.telling.done(asked.now)
+            self.outbox.done(asked.now)
             if self.siblings is not None:
                 self.siblings.told(self._told_until)
         self._take_messages(outcome)
@@ -250,7 +250,7 @@ class FarShelf:
                 self.heard.note(place, message.removals)
             if self._is_siblings(message) and place != NO_PLACE:
                 message.orders = []
-            if not self.telling.is_news(message):
+            if not self.outbox.is_news(message):
                 continue
             self._figures["changes_heard"] += place != NO_PLACE
             self._apply(place, message)
@@ -270,7 +270,7 @@ class FarShelf:
         return self.reads.wants(keys) if self.is_in_touch else []
 
     def load(self, keys: list[bytes], asks: Ask) -> None:
-        """Read keys; `asks` is called with what was found, after READ_WAIT_S with nothing."""
+        """Read keys; `asks` is called with the entries found, or after READ_WAIT_S with none."""
         self.reads.load(keys, asks)
 
     def cannot_use(self, key: bytes) -> None:
@@ -284,29 +284,29 @@ class FarShelf:
             return None
         if verdict is Verdict.SUPERSEDED:
             found = Found(marked_superseded(found.slot), found.marks)
-        untold = [*self.telling.messages, self._untold_by_siblings(self._clock())]
+        untold = [*self.outbox.messages, self._untold_by_siblings(self._clock())]
         return passed(key, found, untold)
 
     # -- the end
 
     def leave(self) -> None:
-        """Tell and hear nothing any more: another process of this box takes over."""
+        """Send and receive nothing more: another process of this box takes over."""
         self._left = True
 
     def count_as(self, name: bytes) -> None:
-        """Be counted under a name that all processes of this box have."""
+        """Count as one box with all processes that have this name."""
         self._talk.counted_as = name
         self._family = name.hex()
 
     def close(self) -> None:
-        """Tell what is untold, if the server is there, and close the connections.
+        """Send the unsent changes, if the server is there, and close the connections.
 
         This takes CLOSE_S at most, whatever the server does.
         """
         self._under_way = None
-        # Perhaps what was under way has not been told, or not wholly. Twice does no harm.
-        self.telling.failed()
-        message = self.telling.take() if self.telling and not self._left else None
+        # The last message may not have arrived, or only in part. To send it twice does no harm.
+        self.outbox.failed()
+        message = self.outbox.take() if self.outbox and not self._left else None
         is_told: list[bool] = []
 
         def last() -> None:
@@ -322,11 +322,11 @@ class FarShelf:
             self._talk.abort()
         self.reads.close()
         if is_told:
-            self.telling.done(self._clock())
+            self.outbox.done(self._clock())
             if self.siblings is not None:
                 self.siblings.told(self.siblings.position)
         else:
-            self.telling.failed()
+            self.outbox.failed()
 
     # -- looking in
 
@@ -356,7 +356,7 @@ class FarShelf:
             "bytes_received": reads.reader.bytes_received,
             "changes_told": figures["changes_told"],
             "changes_heard": figures["changes_heard"],
-            "changes_lost": self.telling.lost,
+            "changes_lost": self.outbox.lost,
             "failures": figures["failures"] + reads.failures,
             "unreadable": figures["unreadable"] + reads.reader.unreadable,
             "trouble": self.pace.trouble,

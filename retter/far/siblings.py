@@ -2,10 +2,10 @@
 
 To the server each worker is a box, and all are counted as one. What one of them removes, the others
 know at once (disk/news.py), but the server does not until that worker has told it. Until then the
-others pass over what they read there and should be gone.
+others ignore what they read there if it should have been removed.
 
-A change of another box is heard by each worker. The first one applies it for all. The others would
-else undo what was stored since.
+Each worker receives the changes of other boxes. The first one to receive a change applies it for
+all. If the others applied it too, they would remove responses that were stored since.
 """
 
 from hashlib import blake2b
@@ -22,10 +22,10 @@ from retter.store.write_behind import Removals
 # others have not heard its place in the order of changes yet (0.25 s).
 KEPT_S: Final = 1.0
 
-# What a worker that has been dead for so long could not tell, the first worker tells.
+# If a worker has been dead for this long, the first worker tells its remaining changes.
 DEAD_S: Final = 5.0
 
-# Changes of others that are remembered one by one until they are told. More are put together.
+# Changes of others that are remembered one by one until they are told. Any more are merged.
 PENDING_MAX: Final = 512
 
 _place = Struct(">QQ")
@@ -34,7 +34,7 @@ _COUNT_MAX: Final = (1 << _COUNT_BITS) - 1
 
 
 def number_of(place: bytes) -> int:
-    """Return a place in the order of changes as one number, or that of a place shortly before."""
+    """Return a place in the order of changes as one number, rounded down."""
     milliseconds, count = _place.unpack(place)
     number = milliseconds << _COUNT_BITS | min(count, _COUNT_MAX)
     return number if number < 1 << 63 else 0
@@ -46,11 +46,11 @@ def place_at(number: int) -> bytes:
 
 
 class Siblings:
-    """What one worker knows of the others.
+    """The changes of a box's workers that the server may not know, as one of them sees it.
 
     Attributes:
-        untold: What others have removed, and the server may not know.
-        own: What an earlier process at this place has removed, and not told.
+        untold: Removals by other workers that the server may not know.
+        own: Removals by an earlier process at this place that were not told.
     """
 
     def __init__(self, place: WorkerPlace, news: News) -> None:
@@ -75,17 +75,17 @@ class Siblings:
 
     @property
     def position(self) -> int:
-        """Up to where this worker has told the other workers what it removed."""
+        """The position up to which this worker has told the other workers its removals."""
         return self._news.position
 
     def told(self, position: int) -> None:
-        """Note that the server knows what this worker has removed until this position."""
+        """Note that the server knows this worker's removals up to this position."""
         self._shared.told[self._place] = position
 
     # -- what others have removed
 
     def look(self, now: float) -> None:
-        """Apply what others have removed since the last look."""
+        """Apply the removals of others since the last look."""
         self._news.look(now)
 
     def _read(self, place: int, until: int, removals: Removals) -> None:
@@ -95,7 +95,7 @@ class Siblings:
             self._put_together()
 
     def _put_together(self) -> None:
-        """Remember the changes of each worker as one, which is told when the last of them is."""
+        """Merge the changes of each worker into one; it counts as told when the last one is."""
         by_place: dict[int, Pending] = {}
         for one in self._pending:
             whole = by_place.setdefault(one.place, Pending(one.place, one.until, Removals()))
@@ -104,7 +104,7 @@ class Siblings:
         self._pending = list(by_place.values())
 
     def tick(self, now: float) -> Removals:
-        """Forget what is told; return what this worker has to tell in place of a dead one."""
+        """Forget told changes; return those that this worker has to tell for a dead one."""
         inherited, shared = Removals(), self._shared
         if not self._pending:
             return inherited
@@ -138,7 +138,7 @@ class Siblings:
             self._shared.heard[self._place] = number_of(place)
 
     def was_applied(self, place: bytes, message: Message) -> bool:
-        """Return whether another worker has applied a change; a look brings it to this one."""
+        """Return whether another worker has applied a change; `look` applies it here."""
         digest, applied = _digest(place, message), self._shared.applied
         return applied[digest % len(applied)] == digest
 

@@ -1,8 +1,8 @@
-"""A thread beside the event loop that talks to the server, and cannot hold up the end.
+"""A thread beside the event loop that talks to the server. It cannot delay the process's end.
 
 A server can be slow in ways that no time limit of a socket ends, for example with one octet a
-second. So the process does not wait for this thread for longer than it is told to, as it would for
-those of an executor (retter/disk/threads.py).
+second. So the process waits for this thread for a limited time only; for the threads of an executor
+(retter/disk/threads.py) it would wait until they are done.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Which responses a box writes to the server, and when.
+"""The responses that a box has to write to the server, and the time of each write.
 
 A key is written once a minute at most, and only if what is stored under it has changed. `now` is
 monotonic seconds.
@@ -16,7 +16,7 @@ from retter.store.write_behind import Removals, Slot
 
 # A key is written once in this time at most.
 WRITE_AGAIN_S: Final = 60.0
-# And once in this time if its bodies are the same: mostly only the Date is another one.
+# And once in this time if its bodies are the same: mostly, only the Date has changed.
 WRITE_EQUAL_S: Final = 600.0
 # Keys of one round: to pack and compress 64 pages of 17 KB takes a thread 10 ms.
 WRITE_KEYS_MAX: Final = 64
@@ -73,9 +73,9 @@ class Writes:
             return
         slot, _ = self.slot_of(key)
         if elsewhere and not slot:
-            return  # whoever has removed it may have stored it again by now
+            return  # the process that removed it may have stored it again by now
         if slot and all(one[SUPERSEDED] for one in slot):
-            return  # the change says so; the next version shall not wait for the end of a minute
+            return  # the change says so; the next version must not wait for the end of a minute
         is_kept = any(may_be_kept(one) for one in slot)
         if key in self._waiting:
             self._waiting[key] = is_kept
@@ -90,7 +90,7 @@ class Writes:
             self.dropped += 1
 
     def _write_later(self, key: bytes, slot: Slot, written_at: float, bodies: int) -> None:
-        """Let a key wait that was written lately; what is new does not wait behind it."""
+        """Let a key wait that was written lately; keys not written lately go before it."""
         is_equal = bodies == _bodies_of(slot)
         due_at = written_at + (WRITE_EQUAL_S if is_equal else WRITE_AGAIN_S)
         if due_at >= self._later.get(key, inf):
@@ -115,7 +115,7 @@ class Writes:
         """Take the next keys that are to be written.
 
         Args:
-            untold: What the other boxes must be told first. The keys of these removals wait.
+            untold: Removals that the other boxes must be told first. Their keys wait.
         """
         while self._later_order and self._later_order[0][0] <= now:
             at, key = heappop(self._later_order)
@@ -145,7 +145,7 @@ class Writes:
         return due
 
     def failed(self, due: Due) -> None:
-        """Write what was taken once more: the server has not got it."""
+        """Put taken keys back, to write them once more: the server does not have them."""
         for key, slot, _ in due:
             self._written.pop(hash(key), None)
             self._waiting.setdefault(key, bool(slot))

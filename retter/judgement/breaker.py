@@ -3,10 +3,10 @@
 One worker leads: worker 0, or else the lowest one that lives. Its breaker judges for all and
 publishes its figures (leader.py). The others decide by those figures, count their own requests in
 flight, and tell the leader what the application does. If the leader is silent for a second, the
-next one goes on from what was published. Until then the others keep to the last figures. The sum of
-what is in flight needs no leader, so the limit holds meanwhile.
+next one goes on from what was published. Until then the others decide by the last figures. The sum
+of what is in flight needs no leader, so the limit holds meanwhile.
 
-Where the memory is from is the caller's business: `memory.py` says what it must be.
+The caller provides the memory; `memory.py` says what it must be like.
 """
 
 from collections.abc import Callable
@@ -50,16 +50,16 @@ from retter.judgement.room import SharedLanes, SharedRoom
 from retter.judgement.teller import Teller
 from retter.judgement.tickets import SharedTickets
 
-# A worker that shows no sign of life for this long has nothing in flight, and does not lead. A loop
-# that is held up for a second serves nobody either.
+# A worker without a heartbeat for this long counts as having nothing in flight, and does not lead.
+# An event loop that is blocked for a second serves nobody either.
 SILENT_S: Final = 1.0
-# The workers probe an open route in turn: by the time that one has waited for this long, it knows
-# whether the one before it has sent a probe. An event and the tables take a tick each.
+# The workers probe an open route in turn. After this wait, a worker knows whether the one before it
+# has sent a probe: an event and the tables take a tick each.
 PROBE_LAG_S: Final = 0.1
-# A worker that is held up for longer takes no place, so nobody waits for it.
+# A worker that is blocked for longer takes no place, so no other worker waits for it.
 HELD_UP_S: Final = 0.2
 
-NEVER_SAID: Final = -1.0  # in an order, for a time: there is none
+NEVER_SAID: Final = -1.0  # in an order: no such time
 
 _PASSED: Final = int(Happened.PASSED)
 _FAILED: Final = int(Happened.FAILED)
@@ -75,7 +75,7 @@ _IN_FLIGHT: Final = Phase.IN_FLIGHT
 _DETACHED: Final = Phase.DETACHED
 _DONE: Final = Phase.DONE
 
-# Called directly: it costs less than `super()`, and they are on the way of every request.
+# Called directly: that costs less than `super()`, and they run for every request.
 _at_once: Final = CircuitBreaker.start_at_once
 _by_rules: Final = CircuitBreaker.admit_by_rules
 _started: Final = CircuitBreaker.started
@@ -100,8 +100,8 @@ class SharedBreaker(CircuitBreaker):
     """A `CircuitBreaker` that shares its judgement with those of other workers.
 
     Args:
-        on_transition: Told of every change of state while this worker leads.
-        on_follow: Told of the state whenever another worker has changed it.
+        on_transition: Called for every change of state while this worker leads.
+        on_follow: Called with the state whenever another worker has changed it.
         memory: Shared by all workers.
         index: The number of this worker, from 0.
     """
@@ -176,15 +176,15 @@ class SharedBreaker(CircuitBreaker):
         self._others = 0  # and in the other workers
         self._others_old = 0  # of the others': other methods that outlived their patience
         self.others_living: list[int] = []  # the others that live
-        self._others_at: list[int] = []  # the words with what is in flight in others that live
-        self._fresh: list[int] = []  # the first words of others that are not held up
+        self._others_at: list[int] = []  # the words with the counts in flight of living workers
+        self._fresh: list[int] = []  # the first words of other workers that are not blocked
         self._leader_at = index  # who leads
         self._leader: Leader | None = None  # this worker, if it leads
         self._figures_at = 0  # the word with the serial number of the leader's figures
         self._serial = 0  # of the figures by which this worker decides
         self._tables: tuple[float, ...] = (0.0,)
         self._tables_serial = 0
-        self._turn = 0  # how many of those that live come before this worker
+        self._turn = 0  # number of living workers before this one
         self._windows = 0
         self._told = _orders_of(circuit)
         self._ordered_at = 0.0
@@ -257,7 +257,7 @@ class SharedBreaker(CircuitBreaker):
             and kind is _GET
             and (circuit.mode is _HELD_OPEN or now < circuit.opening.probe_at)
         ):
-            # It is answered from the store, whatever goes on in the other workers.
+            # It is answered from the store, whatever happens in the other workers.
             made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
             if asker is not None and self._tickets is not None:
                 self._tickets.settle()
@@ -429,7 +429,7 @@ class SharedBreaker(CircuitBreaker):
             limit.weigh()
 
     def _look_around(self, now: float) -> None:
-        """Find out who lives."""
+        """Find out which workers are alive."""
         memory = self._memory
         others = [
             slot
@@ -447,11 +447,11 @@ class SharedBreaker(CircuitBreaker):
         self._figures_at = memory.slots[leader_at].figures.word
 
     def _show_life(self, now: float) -> None:
-        """Show that this worker lives. If it leads by that, its figures are not those of before."""
+        """Write a heartbeat. A worker that begins to lead by it publishes its figures first."""
         self._floats[self._word + HEARTBEAT] = now
 
     def _choose_leader(self, now: float) -> None:
-        """Begin to lead, or cease to, as it is this worker's turn or not."""
+        """Begin to lead if it is this worker's turn, or stop leading if it is not."""
         circuit = self.circuit
         if self._leader_at != self._index:
             if self._leader is not None:
@@ -462,7 +462,7 @@ class SharedBreaker(CircuitBreaker):
             self._lead(now)
 
     def _newest(self) -> tuple[int, int]:
-        """Return the highest term in which figures were published, and by whom."""
+        """Return the highest term in which figures were published, and the worker that did so."""
         best = (0, self._index)
         for slot in self._memory.slots:
             term = self._floats[slot.figures.word + 2]  # the first number in the block
@@ -551,7 +551,7 @@ class SharedBreaker(CircuitBreaker):
         self._look_at_claims()
 
     def _look_at_others(self, now: float) -> None:
-        """Count who waits elsewhere, and see who has sent a probe or a trial."""
+        """Count the requests that wait elsewhere, and look for probes and trials of others."""
         words, circuit = self._words, self.circuit
         waiting = 0
         for at in self._fresh:
@@ -564,14 +564,14 @@ class SharedBreaker(CircuitBreaker):
                 for line in range(LINES):
                     lines[line] += words[at + LINES_WAITING + line]
             self._room.note(others, lines)
-        # Before that, nobody here would send any.
+        # Before that, this worker would send none.
         if (circuit.table.ceiling < inf and now >= circuit.table.trial_at) or (
             circuit.state is _OPEN and now >= circuit.opening.probe_at
         ):
             self._look_at_claims()
 
     def _look_at_claims(self) -> None:
-        """Take in when others sent a probe or a trial: one of all workers is enough."""
+        """Note when others sent a probe or a trial: one by any worker is enough."""
         circuit, floats = self.circuit, self._floats
         opening, table = circuit.opening, circuit.table
         for at in self._fresh:
@@ -608,7 +608,7 @@ class SharedBreaker(CircuitBreaker):
     # --- operators ---
 
     def _follow_orders(self, now: float) -> None:
-        """Do what an operator told any of the workers last."""
+        """Carry out the last order that an operator gave to any worker."""
         circuit, memory = self.circuit, self._memory
         orders = _orders_of(circuit)
         if orders != self._told:

@@ -44,7 +44,7 @@ class SharedDemand(DemandTable):
         memory.slots[index].demand.write(said)
 
     def hear(self, memory: Memory, others: list[int], now: float) -> None:
-        """Take in what these workers have told."""
+        """Read the demand that these workers have told."""
         self._elsewhere = {}
         self._given_elsewhere = self._rest_elsewhere = 0.0
         self._told_at = now

@@ -1,4 +1,4 @@
-"""What the application did, told to the leader: a ring of events in each worker's slot.
+"""Events for the leader: what the application did, in a ring in each worker's slot.
 
 The worker writes and never waits. The leader reads every ring on its tick. If it comes too late,
 the oldest events are overwritten; then their numbers are known from the words PASSED and FAILED.

@@ -1,4 +1,4 @@
-"""The leader's part: it judges for all workers, by what they tell.
+"""The leader's part: it judges for all workers, by the events and figures that they write.
 
 The breaker of the leader is the same as that of a process alone. It sees every answer as if the
 application had given it here, the requests in flight of all workers, and those who wait anywhere.
@@ -33,8 +33,8 @@ from retter.judgement.memory import FAILED, PASSED, SHED_AT, Memory
 from retter.judgement.names import name_of
 from retter.judgement.teller import Teller
 
-# Events of one worker that are taken in on one tick. So a burst costs 3 ms, and what is older is
-# counted by its number alone.
+# Events of one worker that are processed on one tick. So a burst costs 3 ms; of older events only
+# the number is used.
 EVENTS_A_TICK_MAX: Final = 1024
 TABLES_EVERY: Final = 4  # ticks: the service times of routes change slowly
 OLDEST_TOLD: Final = 3  # a stall is seen by the third-oldest request in flight (pulse.py)
@@ -51,7 +51,7 @@ _NO_PLACE: Final = int(Happened.NO_PLACE)
 
 
 class Leader:
-    """Takes in the events of the other workers, and publishes the judgement.
+    """Processes the events of the other workers, and publishes the judgement.
 
     Args:
         term: Higher than that of any leader before.
@@ -88,7 +88,7 @@ class Leader:
         self._published: tuple[object, ...] = ()
 
     def _forget_unread(self) -> None:
-        """Count the events since the tails as not taken in yet."""
+        """Count the events since the tails as not processed yet."""
         for ring, tail, seen in zip(self._rings, self._tails, self._seen, strict=True):
             for event in ring.read(tail, EVENTS_A_TICK_MAX)[0]:
                 if event.kind == _PASSED:
@@ -99,7 +99,7 @@ class Leader:
     # --- what happened elsewhere ---
 
     def take_in(self, circuit: Circuit, now: float) -> None:
-        """Take in all events since the last time, in the order in which they happened."""
+        """Process all events since the last time, in the order in which they happened."""
         events: list[Event] = []
         for index, ring in enumerate(self._rings):
             tail = self._tails[index]
@@ -121,7 +121,7 @@ class Leader:
                 self._take(circuit, event, now)
 
     def _count_lost(self, circuit: Circuit, index: int, lost: int) -> None:
-        """Take in events that were overwritten: how many of them were good answers is known."""
+        """Count events that were overwritten: the number of good answers among them is known."""
         word, seen = self._memory.slots[index].word, self._seen[index]
         passed = max(0, min(lost, int(self._memory.words[word + PASSED] - seen[0])))
         failures = max(0, min(lost - passed, int(self._memory.words[word + FAILED] - seen[1])))
@@ -195,10 +195,10 @@ class Leader:
             name = self._names[number] = found
         return circuit.routes.get(name, now)
 
-    # --- what is the case elsewhere ---
+    # --- the state of the other workers ---
 
     def sum_up(self, circuit: Circuit, others: list[int]) -> None:
-        """Take in the figures of the other workers that live, given by their indices."""
+        """Add up the figures of the other workers that live, given by their indices."""
         memory = self._memory
         oldest: list[Permit] = []
         for index in others:
@@ -236,7 +236,7 @@ class Leader:
     # --- the judgement ---
 
     def take_routes(self, circuit: Circuit, said: Sequence[float], now: float) -> None:
-        """Take over all routes of the leader before, also those that only others have met."""
+        """Take over all routes of the previous leader, also those that are unknown here."""
         for number in route_numbers(said):
             self._route_of(circuit, number, now)
         take_routes(circuit, said, now)
@@ -275,5 +275,5 @@ def tails_of(published: tuple[float, ...]) -> list[int]:
     return [int(tail) for tail in published[2 + FIGURES :]]
 
 
-# Stands for an opening that is over: the answer to its probe changes nothing.
+# Used for an opening that is over: the answer to its probe changes nothing.
 _ENDED: Final = Opening(0.0, 1.0, 1.0)

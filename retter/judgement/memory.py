@@ -35,7 +35,7 @@ OLD_OTHERS: Final = 8  # of those in flight: other methods that outlived their p
 SHED_AT: Final = 9  # when a request of this worker last found no place
 PASSED: Final = 10  # good answers written to the ring
 FAILED: Final = 11  # failures written to the ring
-ORDERED_AT: Final = 12  # when an operator last spoke to this worker
+ORDERED_AT: Final = 12  # when an operator last gave this worker an order
 ISSUED: Final = 13  # tickets that this worker has issued
 OTHERS_WAITING: Final = 16  # of those that wait: other methods
 LINES_WAITING: Final = 17  # the next six words: GETs by lane, without and with a stored response
@@ -185,9 +185,9 @@ class Memory:
         self.slots = [Slot(self.octets, self.words, index) for index in range(workers)]
 
     def vacate(self, index: int) -> None:
-        """Take in that the process of a worker ended: it has nothing in flight, and none waits.
+        """Note that the process of a worker ended: it has nothing in flight, and none waits.
 
-        For whoever started that process, once it is gone: nobody else writes to the slot then.
+        Only the parent of that process calls it: nothing else writes to the slot then.
         """
         at = self.slots[index].word
         self.floats[at + HEARTBEAT] = -inf
@@ -197,11 +197,11 @@ class Memory:
             self.words[at + word] = 0
 
     def begin(self, index: int) -> None:
-        """Begin a new process of a worker, which shows a sign of life when it is ready to lead."""
+        """Begin a new process of a worker; it writes a heartbeat when it is ready to lead."""
         self.vacate(index)
         self.words[self.slots[index].word + INCARNATION] += 1
 
     def lives(self, index: int, now: float, silent_s: float) -> bool:
-        """Return whether a worker has shown a sign of life in the last `silent_s` seconds."""
+        """Return whether a worker has written a heartbeat in the last `silent_s` seconds."""
         at = self.slots[index].word
         return bool(self.words[at + INCARNATION] and now - self.floats[at + HEARTBEAT] <= silent_s)

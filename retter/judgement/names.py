@@ -1,6 +1,7 @@
-"""The names of routes, so that the leader knows those that only another worker has met.
+"""The names of routes, so that the leader knows those that only other workers have.
 
-An event tells a route by its number. Each worker writes the names behind its numbers into its slot.
+An event identifies a route by its number. Each worker writes the names behind its numbers into its
+slot.
 """
 
 from struct import Struct

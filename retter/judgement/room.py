@@ -1,9 +1,9 @@
-"""The requests that wait in this worker, beside those that wait in others.
+"""The requests that wait in this worker, together with those that wait in others.
 
-Each worker has a queue of its own, and whoever sees a free place takes it. Two rules keep the order
-over all workers:
+Each worker has its own queue, and the first worker that sees a free place takes it. Two rules keep
+the order over all workers:
 
-- The expected wait counts those who wait elsewhere, too.
+- The expected wait counts the requests that wait elsewhere, too.
 - A request does not take a place while a request in an earlier lane waits elsewhere. Since the
   lanes have one order, no two workers ever wait for each other.
 """

@@ -73,12 +73,12 @@ class Teller(Elsewhere):
         self._words[self._word + (PASSED if kind == _PASSED else FAILED)] += kind <= _ENDED
 
     def fire(self, now: float, signal: Signal) -> None:
-        """Take in a reason for a change of state: a GET found no place."""
+        """Tell the leader a reason for a change of state: a GET found no place."""
         assert signal is Signal.NO_PERMITS, f"{signal} is the leader's"
         self._ring.write(now, now, 0, 0, 0, 0, int(Happened.NO_PLACE), 0)
 
     def slow(self, now: float, permit: Permit) -> None:
-        """Take in that a GET outlived its patience."""
+        """Tell the leader that a GET outlived its patience."""
         flags = IS_GET
         if permit.probe is not None:
             flags |= PROBES_ROUTE if permit.probe is permit.route.opening else PROBES_CIRCUIT
@@ -88,14 +88,14 @@ class Teller(Elsewhere):
         )  # fmt: skip
 
     def late(self, now: float, permit: Permit) -> None:
-        """Take in that a request in flight is late already."""
+        """Tell the leader that a request in flight is late already."""
         self._ring.write(
             now, permit.started_at, self.number_of(permit.route), permit.client, permit.rank,
             permit.generation, int(Happened.LATE), 0,
         )  # fmt: skip
 
     def probed(self, now: float, permit: Permit) -> None:
-        """Take in that a probe is sent; one of the circuit is known to all workers at once."""
+        """Tell the leader that a route is probed; all workers see a probe of the circuit."""
         if permit.probe is not permit.route.opening:
             self._floats[self._word + PROBED_AT] = now
         else:

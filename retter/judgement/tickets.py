@@ -1,11 +1,11 @@
-"""Tickets that every worker understands: they are good for one place, whoever gives it.
+"""Tickets that every worker understands: a ticket is good for one place, in any worker.
 
-All workers have one secret. Each issues numbers of its own: the remainder of a number by the number
-of workers is the one who issued it. A worker marks the tickets that stand in its queue and those
+All workers have one secret. Each issues its own numbers: a number modulo the number of workers is
+the worker that issued it. A worker marks the tickets that stand in its queue and those
 that it has let in; it reads the marks of all.
 
 Two workers may get the same ticket at the same moment. So a worker first marks it and then looks at
-the marks of the others: whoever sees another mark takes its own one away, and the request counts as
+the marks of the others: a worker that sees another mark removes its own, and the request counts as
 one without a ticket. Thus at most one of them uses it, and none waits for another one. (A processor
 shows a mark to the others within a fraction of a microsecond, and to look takes longer.)
 """
@@ -39,7 +39,7 @@ class SharedTickets(Tickets):
         self._forget_queue()
 
     def _forget_queue(self) -> None:
-        """Forget who stood in the queue of the process before."""
+        """Forget the queue of the previous process of this worker."""
         if self._issued_by_any():
             before = bytes(self._own)
             if any(before):
@@ -74,7 +74,7 @@ class SharedTickets(Tickets):
         return True
 
     def settle(self) -> None:
-        """Give the ticket back that was taken last, if it is neither in the queue nor used."""
+        """Return the ticket that was claimed last, unless it is in the queue or used."""
         if self._claimed >= 0:
             self._own[self._claimed % TICKETS_MAX] = 0
             self._claimed = -1
@@ -92,13 +92,13 @@ class SharedTickets(Tickets):
         return self._mark_of(number) != 0
 
     def leave(self, number: int) -> None:
-        """Take in that the holder left the queue without a place."""
+        """Note that the holder left the queue without a place."""
         if number in self._standing:
             self._standing.discard(number)
             self._own[number % TICKETS_MAX] = 0
 
     def spend(self, number: int) -> None:
-        """Take in that the holder got a place: the ticket is used."""
+        """Note that the holder got a place: the ticket is used."""
         self._standing.discard(number)
         if number == self._claimed:
             self._claimed = -1

@@ -258,7 +258,7 @@ class Sharing:
         names = self._services.owner_rules.seen.names
         if len(names) != self._names_known:
             self._names_known = len(names)
-            self.shelf.telling.names(names)
+            self.shelf.outbox.names(names)
         if now >= self._place_due_at:
             self._place_due_at = now + PLACE_EVERY_S
             disk, place = self._services.disk, self.shelf.heard.place
@@ -271,11 +271,11 @@ class Sharing:
 
     def _write_untold(self, disk: "DiskShelf") -> None:
         """Note beside the disk what the server does not know yet, in case of a sudden end."""
-        telling = self.shelf.telling
-        if telling.noted == self._untold_noted:
+        outbox = self.shelf.outbox
+        if outbox.noted == self._untold_noted:
             return
-        self._untold_noted = telling.noted
-        untold = telling.untold
+        self._untold_noted = outbox.noted
+        untold = outbox.untold
         if untold or self._is_untold_written:
             self._is_untold_written = bool(untold)
             disk.write_soon(self._untold_name, packed_removals(untold) if untold else b"")
@@ -287,7 +287,7 @@ class Sharing:
         if disk is not None:
             if self._is_first:
                 disk.write_now(PLACE, self.shelf.heard.place)
-            untold = self.shelf.telling.untold
+            untold = self.shelf.outbox.untold
             disk.write_now(self._untold_name, packed_removals(untold) if untold else b"")
 
 

@@ -253,7 +253,7 @@ class Giver(HandoverEnd):
 
 def _untold(services: Services) -> str:
     """Return the removals that other boxes have not been told, for the successor to tell."""
-    untold = services.far.telling.untold if services.far is not None else Removals()
+    untold = services.far.outbox.untold if services.far is not None else Removals()
     packed = packed_removals(untold)
     if len(packed) > PAYLOAD_BYTES_MAX // 2:  # of ended sessions there are never so many
         untold.everything = untold.everything or bool(untold.keys)

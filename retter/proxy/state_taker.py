@@ -82,7 +82,7 @@ class Taker(HandoverEnd):
         now = self._loop.time()
         circuit = self.services.breaker.circuit
         if self.services.far is not None and said.get("untold"):
-            self.services.far.telling.removed(unpacked_removals(said["untold"].encode()))
+            self.services.far.outbox.removed(unpacked_removals(said["untold"].encode()))
         if said["upstream"] == self.services.settings.upstream:
             if go_on(circuit, said["circuit"], self._demand, self._spent, now):
                 self.services.answers.set_state(circuit.state)

@@ -8,10 +8,10 @@ import pytest
 
 from retter.far import rounds, writes
 from retter.far.keys import Keys
+from retter.far.outbox import UNTOLD_MAX
 from retter.far.pace import BEAT_EVERY_S, IN_TOUCH_S, NOT_YET, RETRY_S
 from retter.far.reads import ABSENT_S, READ_MAX_S, READ_REST_S, READS_MAX
 from retter.far.shelf import CLOSE_S, ROUND_MAX_S
-from retter.far.telling import UNTOLD_MAX
 from retter.far.writes import WRITE_AGAIN_S, WRITE_KEYS_MAX
 from retter.store.policy import Identity, identify
 from retter.store.write_behind import PURGES_MAX, Found, Purge, Removals
@@ -128,7 +128,7 @@ def test_a_dump_of_the_server_shows_no_cookie_no_session_no_url_and_no_page(
     identity = put(one, b"/news", b"news for everyone")
     one.store.invalidation.purge(url=b"a.b/purged-by-url", now=clock.now)
     one.store.invalidation.supersede(identity, [b"a.b/changed"], clock.now)
-    one.shelf.telling.names({b"shop_session"})
+    one.shelf.outbox.names({b"shop_session"})
     settle(clock, one, other)
     dump = server.dump()
     assert len(server.of_kind("e")) == 2 and len(dump) > 1000
@@ -397,7 +397,7 @@ def test_orders_and_names_are_told_once_also_to_a_box_that_begins_later(
     one, other = two(server, clock)
     other.shelf.on_message = told.append
     one.shelf.tell_order({"order": "pause", "until": one.shelf.wall() + 30.0})
-    one.shelf.telling.names({b"sid"})
+    one.shelf.outbox.names({b"sid"})
     settle(clock, one, other, seconds=2.0)
     server.trouble = "away"
     settle(clock, one, other, seconds=2.0)
@@ -696,7 +696,7 @@ def test_changes_that_wait_are_bounded_and_too_much_is_dropped_rather_than_too_l
         one.store.invalidation.supersede(identity, [b"a.b/%d" % number], clock.now)
         one.store.invalidation.drop_owner(b"%016d" % number, clock.now, (number,))
     assert one.shelf.stats()["changes_lost"] > 0
-    assert one.shelf.telling.untold.personal
+    assert one.shelf.outbox.untold.personal
     server.trouble = ""
     settle(clock, one, other, seconds=3.0)
     assert found(other, b"/mine", ALICE) is None
@@ -715,7 +715,7 @@ def test_of_too_many_pages_that_were_withdrawn_none_is_shown_by_another_box(
     assert one.store.taken_back.withdraw(withdrawn.key, clock.now)
     for number in range(UNTOLD_MAX):
         one.shelf.removed(Removals(keys={b"*a.b/%d" % number}))
-    assert one.shelf.telling.untold == Removals(everything=True)
+    assert one.shelf.outbox.untold == Removals(everything=True)
     server.trouble = ""
     settle(clock, one, other, seconds=3.0)
     assert found(other, b"/withdrawn", superseded=True) is None
@@ -730,9 +730,9 @@ def test_purges_while_the_server_is_away_are_bounded(server: FakeServer, clock: 
         one.store.invalidation.purge(url=b"a.b/%d" % number, now=clock.now)
         one.store.invalidation.purge(url=b"a.b/0", now=clock.now)
         settle(clock, one, seconds=0.05)
-    assert len(one.shelf.telling.untold.purges) == PURGES_MAX
+    assert len(one.shelf.outbox.untold.purges) == PURGES_MAX
     one.store.invalidation.purge(url=b"a.b/one/more", now=clock.now)
-    assert one.shelf.telling.untold == Removals(everything=True)
+    assert one.shelf.outbox.untold == Removals(everything=True)
     server.trouble = ""
     settle(clock, one, other, seconds=3.0)
     assert found(other, b"/") is None
@@ -762,7 +762,7 @@ def test_the_end_does_not_wait_for_a_server_that_never_answers(
     one.shelf.close()
     assert waited == [CLOSE_S, 0.0]
     assert server.aborts == 2, "both connections are broken off"
-    assert one.shelf.telling.untold.everything, "it is kept for the next process"
+    assert one.shelf.outbox.untold.everything, "it is kept for the next process"
 
 
 def test_a_box_that_ends_tells_what_is_untold(server: FakeServer, clock: Clock) -> None:
@@ -770,7 +770,7 @@ def test_a_box_that_ends_tells_what_is_untold(server: FakeServer, clock: Clock) 
     put(other, b"/")
     one.store.invalidation.empty(clock.now)
     one.shelf.close()
-    assert not one.shelf.telling.untold
+    assert not one.shelf.outbox.untold
     settle(clock, other)
     assert found(other, b"/") is None and other.shelf.boxes == 1
 
@@ -785,7 +785,7 @@ def test_a_box_that_ends_while_the_server_is_away_leaves_what_is_untold_to_its_s
     one.shelf.close()
     server.trouble = ""
     again = Box(server, clock, "again")
-    again.shelf.telling.removed(one.shelf.telling.untold)
+    again.shelf.outbox.removed(one.shelf.outbox.untold)
     settle(clock, again, other)
     assert found(other, b"/") is None
 
@@ -797,7 +797,7 @@ def test_an_odd_answer_at_the_end_loses_nothing(
     one.store.invalidation.empty(clock.now)
     monkeypatch.setattr(server, "_xadd", lambda *_: None)
     one.shelf.close()
-    assert one.shelf.telling.untold.everything, "it is kept for the next process"
+    assert one.shelf.outbox.untold.everything, "it is kept for the next process"
 
 
 # -- reads

@@ -248,8 +248,8 @@ def test_the_successor_tells_other_boxes_what_the_old_one_could_not() -> None:
         pair = await Pair(before, far=shelf_of(server, clock, "new")).load()
         far = pair.after.services.far
         assert far is not None
-        assert far.telling.untold.owners == {b"o" * 16} and far.telling.untold.marks == {7}
-        assert far.telling.untold.purges == [Purge(b"shop.example/", None, None)]
+        assert far.outbox.untold.owners == {b"o" * 16} and far.outbox.untold.marks == {7}
+        assert far.outbox.untold.purges == [Purge(b"shop.example/", None, None)]
         pair.close()
 
     in_loop(main)

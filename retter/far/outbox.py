@@ -1,7 +1,7 @@
-"""What a box has to tell the others, until the server has it.
+"""The outbox: changes that a box has to tell the others, kept until the server has them.
 
-It is remembered while the server is away, and bounded. If there is too much of it, the other boxes
-are told to drop too much rather than too little. `now` is monotonic seconds.
+It is kept while the server is away, and bounded. If there are too many changes, the other boxes are
+told to drop too much rather than too little. `now` is monotonic seconds.
 """
 
 from collections import deque
@@ -25,11 +25,11 @@ TELL_AGAIN_MAX: Final = 256
 ORDERS_REMEMBERED_MAX: Final = 64
 
 
-class Telling:
+class Outbox:
     """The changes of one box.
 
     Attributes:
-        box: The name of the box: it is not told what it has said itself.
+        box: The name of the box, so that it ignores its own messages.
         lost: Marks of superseded keys that were forgotten.
         noted: Rises with each change of what is untold.
     """
@@ -49,13 +49,13 @@ class Telling:
         return bool(self._next)
 
     def rename(self, box: str) -> None:
-        """Be another box."""
+        """Use another name for the box."""
         self.box = self._next.box = box
 
     # -- what is to be told
 
     def removed(self, removals: Removals) -> None:
-        """Tell the others to remove this too."""
+        """Tell the others to remove these responses too."""
         self.noted += 1
         untold = self._next.removals
         self._marks_bytes += sum(map(len, removals.superseded - untold.superseded))
@@ -72,12 +72,12 @@ class Telling:
             untold.keys = set()
 
     def order(self, order: dict[str, Any]) -> None:
-        """Tell an operator's order; its `id` is its own."""
+        """Tell the others an operator's order; its `id` identifies it."""
         self._orders.append(order["id"])
         self._next.orders = [*self._next.orders, order][-ORDERS_REMEMBERED_MAX:]
 
     def names(self, names: set[bytes]) -> None:
-        """Tell which of these names of session cookies are new."""
+        """Tell the others those of these session cookie names that are new."""
         new = names - self._names
         if new:
             self._names |= new
@@ -98,7 +98,7 @@ class Telling:
         return message
 
     def done(self, at: float) -> None:
-        """Note that the server has what was under way."""
+        """Note that the server has the message that was under way."""
         if self._under_way is not None:
             self.noted += 1
             self._told.append((at, self._under_way))
@@ -106,7 +106,7 @@ class Telling:
             self._forget_told(at)
 
     def _forget_told(self, now: float) -> None:
-        """Forget what would not be told again."""
+        """Forget messages that are too old to be told again."""
         told = self._told
         while told[0][0] < now - TELL_AGAIN_S:
             told.popleft()
@@ -116,7 +116,7 @@ class Telling:
                 message.removals.superseded = set()
 
     def failed(self) -> None:
-        """Tell what was under way with the next message, before what has happened since."""
+        """Put the message that was under way at the beginning of the next one."""
         if self._under_way is not None:
             later, self._next = self._next, self._under_way
             self._under_way = None
@@ -133,7 +133,7 @@ class Telling:
         self._next.names = sorted(self._names)
 
     def is_news(self, message: Message) -> bool:
-        """Return whether another box has said this; orders that are known are taken out."""
+        """Return whether the message is another box's; remove known orders from it."""
         if message.box == self.box:
             return False
         message.orders = [one for one in message.orders if one.get("id") not in self._orders]
@@ -153,7 +153,7 @@ class Telling:
 
     @property
     def messages(self) -> list[Removals]:
-        """The same, as they are told one after the other."""
+        """The same removals by message, in the order in which they are told."""
         messages = [self._next] if self._under_way is None else [self._under_way, self._next]
         return [message.removals for message in messages]
 
@@ -164,7 +164,7 @@ class Telling:
 
 
 def passed(key: bytes, found: Found, untold: list[Removals]) -> Found | None:
-    """Return a slot of the server as what it does not know leaves it; None if it is removed."""
+    """Apply the removals that the server does not know to a slot of it; None if it is removed."""
     for removals in untold:
         if removals.take(key, found.marks):
             return None
