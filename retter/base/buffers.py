@@ -1,6 +1,6 @@
 """One memory budget for all buffered bodies of requests and responses.
 
-Whoever buffers bytes takes them from the budget first and gives them back when they have been
+Code that buffers bytes takes them from the budget first and gives them back when they have been
 passed on or dropped. What the budget refuses is passed on as it arrives.
 """
 

@@ -232,12 +232,12 @@ class Answers(NamedTuple):
 
     @property
     def good(self) -> int:
-        """Those that got what they asked for."""
+        """The requests that got a good answer, fresh or stored."""
         return self.fresh + self.stored
 
     @property
     def all(self) -> int:
-        """Those that ended."""
+        """All requests that ended."""
         return self.fresh + self.stored + self.refused + self.failed + self.gave_up
 
     def since(self, before: "Answers") -> "Answers":

@@ -11,7 +11,7 @@ from retter.base.reason import Reason
 
 
 class Outcome(Enum):
-    """What the outcome of a forwarded request says about the application."""
+    """The result of a forwarded request, as evidence about the application."""
 
     OK = "ok"  # answered without a failure
     OVERLOAD = "overload"  # reset, timed out, 502, 503 or 504

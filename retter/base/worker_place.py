@@ -1,4 +1,4 @@
-"""Which of several workers a process is, and the memory that all of them share.
+"""The place of a process among several workers, and the memory that all of them share.
 
 Workers are the processes of one RETTER (`--workers`). A worker's place is the number of the part of
 the shared memory that it alone writes. While one RETTER takes over from another, both have workers,

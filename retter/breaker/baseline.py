@@ -92,7 +92,7 @@ class ApplicationBaseline(Baseline):
         self.mean_s = constants.BASELINE_START_S
 
     def cold_leave(self, now: float, *, completed: bool) -> None:
-        """Take in the end of a request that started during the cold start."""
+        """Record the end of a request that started during the cold start."""
         cold = self.cold
         if cold is None:
             return
@@ -100,7 +100,7 @@ class ApplicationBaseline(Baseline):
         self._learn_from(cold)
 
     def cold_elsewhere(self, spent_s: float, completions: int) -> None:
-        """Take in what other workers saw during the cold start, since it was last told."""
+        """Add the cold-start figures of other workers since the last call."""
         cold = self.cold
         if cold is not None:
             cold.spent_s += spent_s
@@ -115,7 +115,7 @@ class ApplicationBaseline(Baseline):
 
 
 class Dips:
-    """When to lower the cap for a moment, so that a few answers come without queueing.
+    """Dips: the cap is lowered for a moment, so that a few answers come without queueing.
 
     Under overload every request starts congested, so the baselines do not change, even if they are
     wrong. A dip corrects baselines that are too high and those that are too low. Its price: a few

@@ -355,7 +355,7 @@ class CircuitBreaker:
         return ready
 
     def cancel(self, permit: Permit) -> None:
-        """Take in that the client left before its request went upstream."""
+        """Record that the client left before its request went upstream."""
         circuit = self.circuit
         if permit.phase is _QUEUED or permit.phase is _HELD:
             circuit.room.cancel(permit)
@@ -366,7 +366,7 @@ class CircuitBreaker:
     # --- the life of a permit ---
 
     def started(self, now: float, permit: Permit) -> None:
-        """Take in that the request goes upstream: RETTER connects, or writes the request head."""
+        """Record that the request goes upstream: RETTER connects, or writes the request head."""
         circuit = self.circuit
         assert permit.phase is _ADMITTED, f"{permit} cannot start"
         limit = circuit.limit
@@ -402,7 +402,7 @@ class CircuitBreaker:
             cold.enter(now)
 
     def first_byte(self, now: float, permit: Permit) -> None:
-        """Take in the first byte of the answer: patience does not apply to it any more."""
+        """Record the first byte of the answer: patience does not apply to it any more."""
         circuit = self.circuit
         permit.first_byte_at = now
         circuit.counts.first_bytes.add(now - permit.started_at)
@@ -410,7 +410,7 @@ class CircuitBreaker:
             circuit.flight.look_at(permit, now + constants.BODY_MAX_S)
 
     def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
-        """Take in that the answer is complete, or that none will come.
+        """Record that the answer is complete, or that none will come.
 
         Called exactly once for every started permit.
         """

@@ -49,7 +49,7 @@ class Clients:
         self._doubted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # since, until
 
     def passed(self, client: int, now: float) -> None:
-        """Take in that a client got a good answer."""
+        """Record that a client got a good answer."""
         if client != self._first:
             if client != self._second:
                 self._third, self._third_at = self._second, self._second_at
@@ -63,7 +63,7 @@ class Clients:
             self._doubted.pop(client, None)
 
     def failed(self, client: int, now: float) -> bool:
-        """Take in that a client's request failed; return whether the failure counts."""
+        """Record that a client's request failed; return whether the failure counts."""
         if client == UNKNOWN_CLIENT:
             self._unknown += 1
             self._unknown_in_row += 1

@@ -13,13 +13,13 @@ class Elsewhere:
     """Takes what only the judge may act on."""
 
     def fire(self, now: float, signal: Signal) -> None:
-        """Take in a reason for a change of state."""
+        """Pass on a reason for a change of state."""
         raise NotImplementedError
 
     def slow(self, now: float, permit: Permit) -> None:
-        """Take in that a GET outlived its patience."""
+        """Pass on that a GET outlived its patience."""
         raise NotImplementedError
 
     def probed(self, now: float, permit: Permit) -> None:
-        """Take in that a probe is sent."""
+        """Pass on that a probe is sent."""
         raise NotImplementedError

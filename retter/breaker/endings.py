@@ -52,7 +52,7 @@ def leave(circuit: Circuit, now: float, permit: Permit, completed: bool) -> None
 
 
 def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
-    """Take in a good answer."""
+    """Record a good answer."""
     took_s = now - permit.started_at
     route = permit.route
     limit = circuit.limit
@@ -123,7 +123,7 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
-    """Take in an answer that is late, or whose route has too few samples.
+    """Record an answer that is late, or whose route has too few samples.
 
     An answer after a pause of the application is not late because of queueing. Therefore requests
     that were in flight when the pause ended are not counted.
@@ -170,7 +170,7 @@ def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> None:
-    """Take in a failure: no answer, or a bad one."""
+    """Record a failure: no answer, or a bad one."""
     route, failures, table = permit.route, circuit.failures, circuit.table
     route.errors += 1
     counts = failures.clients.failed(permit.client, now) or refused
@@ -200,7 +200,7 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
 
 
 def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
-    """Take in that a request takes longer than its patience.
+    """Record that a request takes longer than its patience.
 
     A GET counts as failed if its route has enough samples. Other methods may take long; they count
     for less in the load from now on.

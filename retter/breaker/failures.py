@@ -26,7 +26,7 @@ class Failures:
         self.clients = Clients(now)
 
     def end_row(self) -> None:
-        """Take in a success: it ends the failures in a row."""
+        """Record a success: it ends the failures in a row."""
         self.in_a_row = self.refused_in_a_row = 0
         self.route = None
 
@@ -36,7 +36,7 @@ class Failures:
         self.clients.advance(now)
 
     def failed(self, route: Route, *, refused: bool) -> None:
-        """Take in a failure that counts."""
+        """Record a failure that counts."""
         self.route = route if not self.in_a_row or self.route is route else None
         self.in_a_row += 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if refused else 0

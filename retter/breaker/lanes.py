@@ -278,7 +278,7 @@ class Lanes(WaitingRoom):
         return chosen
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
-        """Of the GETs that wait longest, take out the first whose client is not in doubt."""
+        """Take out the GET that has waited longest and whose client is not in doubt."""
         for line in self._lines:
             for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
                 if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):

@@ -51,7 +51,7 @@ class WorkRateLimit:
     # --- in flight ---
 
     def discount(self) -> None:
-        """Take in that a request of another method outlived its patience.
+        """Record that a request of another method outlived its patience.
 
         Such requests (slow exports) must not starve the GETs, but they do use the application.
         Therefore together they count for OLD_OTHERS_SHARE of the limit at most.
@@ -111,7 +111,7 @@ class WorkRateLimit:
         self.restart_window(now)
 
     def begin_anew(self, now: float) -> None:
-        """Start the average anew: windows before saturation do not show the capacity."""
+        """Restart the average: windows before saturation do not show the capacity."""
         self.restart_window(now)
         self.windows = 0
 

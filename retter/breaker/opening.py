@@ -27,11 +27,11 @@ class Opening:
         return now >= self.probe_at
 
     def send(self, now: float) -> None:
-        """Take in that a probe goes upstream; the next follows even if this one has no result."""
+        """Record that a probe goes upstream; the next follows even if this one has no result."""
         self.probe_at = now + self.wait_s
 
     def failed(self, now: float, *, refused: bool = False) -> None:
-        """Take in that a probe failed, or that its patience is over.
+        """Record that a probe failed, or that its patience is over.
 
         After a refused connection the wait does not grow: no application is running, so the probe
         costs it nothing. So the first page after a restart comes within one short wait.

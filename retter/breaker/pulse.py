@@ -12,7 +12,7 @@ from retter.breaker.routes import Route
 
 
 class Pulse:
-    """When the application answered, stalled, and continued. All times are in seconds."""
+    """The times at which the application answered, stalled and continued, in seconds."""
 
     __slots__ = ("_baseline", "passed_at", "stalled_at", "woke_at")
 

@@ -114,7 +114,7 @@ class WaitingRoom:
         ]
 
     def cancel(self, permit: Permit) -> None:
-        """Take in that the client left; the permit becomes DONE."""
+        """Record that the client left; the permit becomes DONE."""
         if permit.phase is Phase.HELD:
             self._leave_hold(permit, Phase.DONE)
             self._forget_left()

@@ -113,7 +113,7 @@ class Route:
         return constants.LATE_BASELINES * usual_s + constants.LATE_SLACK_S
 
     def add_first_answer(self, took_s: float) -> None:
-        """Take in one of the first answers. The last of them judges those before it.
+        """Record one of the first answers. The last of them judges those before it.
 
         Until then all count as in time. If that stayed so, answers with few in flight would be in
         time only because they came first, and later ones would look late beside them.

@@ -161,11 +161,11 @@ class ConcurrencyTable:
         return edge is not None
 
     def failed_above_ceiling(self) -> None:
-        """Take in that a request failed above the ceiling: the ceiling is confirmed."""
+        """Record that a request failed above the ceiling: the ceiling is confirmed."""
         self._passes_above = 0
 
     def passed_above_ceiling(self, now: float, rank: int) -> None:
-        """Take in that a request above the ceiling got a good answer.
+        """Record that a request above the ceiling got a good answer.
 
         After REFUTED_BY such answers without a failure between them, the failures counted between
         the ceiling and this rank lose weight.

@@ -102,11 +102,11 @@ class Tickets:
         return number in self._standing
 
     def leave(self, number: int) -> None:
-        """Take in that the holder left the queue without a place."""
+        """Record that the holder left the queue without a place."""
         self._standing.discard(number)
 
     def spend(self, number: int) -> None:
-        """Take in that the holder got a place: the ticket is used."""
+        """Record that the holder got a place: the ticket is used."""
         self._standing.discard(number)
         bit = number % TICKETS_MAX
         if self._is_remembered(number):

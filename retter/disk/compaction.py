@@ -1,4 +1,4 @@
-"""Writes the database anew, without free space and without old or damaged entries."""
+"""Rewrites the database without free space and without old or damaged entries."""
 
 import contextlib
 import os

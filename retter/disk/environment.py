@@ -46,7 +46,7 @@ class Foreign(Exception):
 
 
 class Full(Exception):
-    """There is no room in the map, even after evicting."""
+    """The map is full, even after evicting."""
 
 
 class Trees(NamedTuple):

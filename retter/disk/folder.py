@@ -114,7 +114,7 @@ class Folder:
             raise
 
     def _look_for_pipes(self, shown: str) -> None:
-        """Refuse a folder with a named pipe: who opens one waits for ever for its other end."""
+        """Refuse a folder with a named pipe: opening one waits for ever for its other end."""
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is remembered of an entry on disk that was read in this minute."""
+"""The memory of entries on disk that were read in this minute."""
 
 from typing import Final
 

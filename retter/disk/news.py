@@ -1,13 +1,13 @@
-"""What each of several workers removes from the store, told to all others through shared memory.
+"""News: removals from the store, which each worker tells the others through shared memory.
 
 A worker writes a removal into its ring before it sends the response that depends on it. Each other
 worker compares one number for each ring before it looks into the store, and first applies what is
 new. So no worker serves what another one has removed, and no worker waits for another one.
 
 The shared database gets a removal only from the worker that made it. Until that commit, each other
-worker passes over what it reads from the database and should be gone (`Pending`). A worker that
-starts reads what is not committed yet; one that was killed before its commit does it when it starts
-again.
+worker ignores what it reads from the database if it should have been removed (`Pending`). A worker
+that starts reads the removals that are not committed yet. A worker that was killed before its
+commit commits when it starts again.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from retter.store.write_behind import Removals
 KEPT_S: Final = 2.0
 
 
-# How often it is looked for removals that may be forgotten. Each look goes through all of them.
+# The time between two searches for removals that may be forgotten. Each looks at all of them.
 FORGET_EVERY_S: Final = 0.5
 
 
@@ -33,7 +33,7 @@ class Pending:
     """Removals of another worker that may not be in the database yet.
 
     Attributes:
-        until: The position that the other worker has committed when they are.
+        until: They are committed when the other worker has committed up to this position.
         forget_at: When they are forgotten, monotonic seconds; None: they are not committed.
     """
 
@@ -54,15 +54,15 @@ class News:
     """The rings of all workers, as one of them sees them.
 
     Attributes:
-        heads: Up to where each worker has told what it removed.
+        heads: The position up to which each worker has told its removals.
         seen: The octets of `heads` at the last look.
-        on_read: Called with the new removals of one worker, before `on_removals`: its place, and up
-            to where it had told them.
+        on_read: Called before `on_removals` for each worker with new removals: its place, and the
+            position up to which it had told them.
         on_removals: Called with the new removals of other workers, in order.
         on_committed: Called with removals of other workers that are in the database now.
         pending: The removals of others that may not be in the database, together.
         is_pending: Whether there are any. To ask `pending` costs more.
-        own: What an earlier process at this place had removed, and not committed.
+        own: Removals by an earlier process at this place that were not committed.
     """
 
     def __init__(self, shared: SharedMemory, place: int) -> None:
@@ -96,7 +96,7 @@ class News:
 
     @property
     def position(self) -> int:
-        """Up to where this worker has told what it removed."""
+        """The position up to which this worker has told its removals."""
         return self._writer.head
 
     def publish(self, removals: Removals) -> None:
@@ -107,13 +107,13 @@ class News:
         self._writer.write(payload)
 
     def committed(self, position: int) -> None:
-        """Note that what this worker has removed until this position is in the database."""
+        """Note that this worker's removals up to this position are in the database."""
         self._shared.committed[self._place] = position
 
     # -- what others remove
 
     def look(self, now: float) -> None:
-        """Apply what others have removed since the last look. Call it before each look-up."""
+        """Apply the removals of others since the last look. Call it before each look-up."""
         if self.heads.tobytes() != self.seen:
             self._read(now)
 
@@ -130,7 +130,7 @@ class News:
             self.on_removals(removals, now)
 
     def tick(self, now: float) -> None:
-        """Forget what is in the database by now."""
+        """Forget removals that are in the database by now."""
         self.look(now)
         if not self._pending or now < self._forget_at:
             return
@@ -152,11 +152,11 @@ class News:
     # -- in the thread that writes
 
     def positions(self) -> dict[int, int]:
-        """Return up to where this worker has read what others remove."""
+        """Return the positions up to which this worker has read the removals of others."""
         return {place: reader.position for place, reader in self._readers.items()}
 
     def since(self, positions: dict[int, int]) -> Removals:
-        """Return what others have removed since then. Any thread may call it."""
+        """Return the removals of others since these positions. Any thread may call it."""
         removals = Removals()
         for place, position in positions.items():
             if self.heads[place] != position:

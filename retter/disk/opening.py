@@ -100,7 +100,7 @@ def open_in(
 
 
 def _removals_of_workers(folder: Folder) -> Removals:
-    """Return what workers that do not run any more have removed, and perhaps not committed."""
+    """Return removals that workers of an earlier run may not have committed."""
     removals = Removals()
     for name in folder.names(OF_WORKERS):
         journal = Journal(folder.at(name))

@@ -1,7 +1,7 @@
-"""Changes of the near store that are not in the shared database yet, of one of several workers.
+"""Changes of one worker's near store that are not in the shared database yet.
 
-It is a `WriteBehind` that tells the others what this worker removes, and passes over what the
-others have removed (news.py).
+It is a `WriteBehind` that tells the others the removals of this worker, and ignores entries that
+the others have removed (news.py).
 """
 
 from collections.abc import Generator, Iterable
@@ -218,7 +218,7 @@ class SharedBehind(WriteBehind):
         return super().done()
 
     def tick(self, now: float) -> None:
-        """Look for news, and tell that nothing is left to commit if so."""
+        """Look for news; if nothing is left to commit, tell the others so."""
         self._news.tick(now)
         if self.is_all_removed:
             self._news.committed(self._news.position)
@@ -259,7 +259,7 @@ class NoShelf:
 
 
 def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
-    """Apply to the store near a worker what the others remove."""
+    """Apply the removals of the others to the store near a worker."""
 
     def apply(removals: Removals, now: float) -> None:
         with behind.applying():

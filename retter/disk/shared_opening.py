@@ -43,7 +43,7 @@ class _NoThread:
 def prepare(settings: Settings, workers: int) -> int:
     """Make the folder of `settings.store` ready for workers; return the descriptor of its lock.
 
-    What an earlier RETTER has removed, and not committed, is removed now. The database is closed
+    Removals that an earlier RETTER has not committed are made now. The database is closed
     again: it must not be open in a process that forks.
 
     Raises:
@@ -78,7 +78,7 @@ def open_shared(
     *,
     faults: bool = False,
 ) -> SharedShelf:
-    """Open the database in a worker, and commit what an earlier process at its place has removed.
+    """Open the database in a worker, and commit the removals of an earlier process at its place.
 
     Raises:
         ConfigError: The folder cannot be used.

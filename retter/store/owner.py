@@ -406,7 +406,8 @@ class _CookieNames:
     """
 
     __slots__ = (
-        "at_end", "counted", "is_plain", "session", "session_bytes_min", "session_place", "telling",
+        "at_end", "counted", "identifying", "is_plain", "session", "session_bytes_min",
+        "session_place",
     )  # fmt: skip
 
     def __init__(self, texts: tuple[bytes, ...], kind_of: Callable[[bytes], CookieKind]) -> None:
@@ -415,7 +416,7 @@ class _CookieNames:
         # and how much longer the value is. Then the bytes after the last of them.
         self.counted: list[tuple[bytes, bytes, int, int]] = []
         # Those that may be a session or a credential: kind, name and place.
-        self.telling: list[tuple[CookieKind, bytes, int]] = []
+        self.identifying: list[tuple[CookieKind, bytes, int]] = []
         self.at_end = b""
         self.session, self.session_place, self.session_bytes_min = b"", -1, 0
         last = len(texts) - 1
@@ -436,8 +437,8 @@ class _CookieNames:
         for place, (_, alone, name) in enumerate(split[:-1]):
             before += b"".join(map(_without_value, alone))
             kind, rest = kind_of(name), split[place + 1][0]
-            may_tell = kind is SESSION or kind is LIKELY or kind is CREDENTIAL
-            if rest and may_tell:
+            may_identify = kind is SESSION or kind is LIKELY or kind is CREDENTIAL
+            if rest and may_identify:
                 self.is_plain = False  # some applications end its value at the comma
                 return
             if kind is IGNORABLE and not rest:
@@ -447,13 +448,13 @@ class _CookieNames:
                 (before + b"C" + _length(len(name) + 1), name + b"=", at, len(rest))
             )
             before = rest
-            if may_tell:
-                self.telling.append((kind, name, at))
+            if may_identify:
+                self.identifying.append((kind, name, at))
         _, alone, name = split[last]
         self.at_end = before + b"".join(map(_without_value, [*alone, name] if name else alone))
-        # The one of them, if it is the only one and not a credential.
-        if len(self.telling) == 1 and self.telling[0][0] is not CREDENTIAL:
-            kind, self.session, self.session_place = self.telling[0]
+        # Set if exactly one cookie may identify, and it is not a credential.
+        if len(self.identifying) == 1 and self.identifying[0][0] is not CREDENTIAL:
+            kind, self.session, self.session_place = self.identifying[0]
             self.session_bytes_min = secret_bytes_min(kind)
 
 
@@ -571,7 +572,7 @@ def _owner_of_counted(
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
     known, rolls = rules.names_configured, bool(rules.rolling_cookies)
-    for kind, name, at in names.telling:
+    for kind, name, at in names.identifying:
         value = pieces[at]
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             known = known or name in seen.names or (rolls and rules.is_rolling(name))
