@@ -1,8 +1,8 @@
-"""The history and the incidents outlive the process, beside the store (`--store`).
+"""Keeps the history and the incidents beside the store (`--store`), for the next process.
 
 One file, written each quarter of an hour, after each incident and at the end: a line of JSON, then
 the rows of the chart as they are in memory. 200 KB in a quarter of an hour is little for a memory
-card. A file that cannot be read is left out: the history then begins anew.
+card. If the file cannot be read, the history begins again.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 FILE: Final = "history"
 FORMAT: Final = 1
-BYTES_MAX: Final = 1024 * 1024  # a file that is larger is none of ours
+BYTES_MAX: Final = 1024 * 1024  # RETTER did not write a larger file
 SAVE_EVERY_S: Final = 900.0
 
-# What a file that is none of ours may raise: also by a number or a nesting that is too large.
+# Exceptions when a foreign file is read, also for numbers or nesting that are too large.
 _BROKEN: Final = (
     ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
@@ -38,21 +38,21 @@ class Archive:
         self._due_at = now + SAVE_EVERY_S
 
     def tick(self, now: float) -> None:
-        """Write if it is time to."""
+        """Write when a quarter of an hour has passed."""
         if now >= self._due_at:
             self.save_soon(now)
 
     def save_soon(self, now: float) -> None:
-        """Write it in the thread of the disk."""
+        """Write the file in the thread of the disk."""
         self._due_at = now + SAVE_EVERY_S
         self._disk.write_soon(FILE, packed(self._chart, self._incidents, self._disk.wall()))
 
     def save(self) -> None:
-        """Write it now, and wait for it."""
+        """Write the file now, and wait until it is done."""
         self._disk.write_now(FILE, packed(self._chart, self._incidents, self._disk.wall()))
 
     def restore(self) -> bool:
-        """Go on with what the process before has written; False if there is nothing to read."""
+        """Continue from the file of the previous process; False if it cannot be read."""
         data = self._disk.read_file(FILE, BYTES_MAX)
         with contextlib.suppress(*_BROKEN):
             unpack(data, self._chart, self._incidents, self._disk.wall())
@@ -61,7 +61,7 @@ class Archive:
 
 
 def packed(chart: Chart, incidents: Incidents, wall: float) -> bytes:
-    """Return both as octets."""
+    """Return the history and the incidents as octets."""
     parts = chart.packed()
     rows = b"".join(parts)
     whole = incidents.whole()
@@ -81,7 +81,7 @@ def _checksum(incidents: Any, rows: bytes) -> int:
 
 
 def unpack(data: bytes, chart: Chart, incidents: Incidents, wall: float) -> None:
-    """Go on after a history that is packed so.
+    """Continue after a history in the form of `packed`.
 
     Raises:
         ValueError: It is none, or it is broken. Then nothing has changed.

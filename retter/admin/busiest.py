@@ -1,8 +1,8 @@
 """The pages that keep the application busy.
 
-Once a second it is looked which pages are in flight. A page that is found in half of the looks
-occupies half a worker (Little's law: arrivals a second times seconds each). So requests themselves
-are not counted, and cost nothing more.
+Once a second, the pages in flight are sampled. A page in half of the samples occupies half a worker
+(Little's law: arrivals a second times seconds each). So requests themselves are not counted, and
+cost nothing more.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ PAGE_BYTES_MAX: Final = 200  # of a URL; what follows is cut off
 LOOKED_AT_MAX: Final = 256  # requests a look, the oldest ones
 SHOWN: Final = 10
 
-# What was seen counts for less and less: half as much after two minutes.
+# A sample's weight decays: half as much after two minutes.
 HALF_LIFE_S: Final = 120
 _FADING: Final = 0.5 ** (1 / HALF_LIFE_S)  # a second
 _FORGOTTEN: Final = 0.1  # of a look: what counts for less is dropped
@@ -32,7 +32,7 @@ class BusiestPages:
         return len(self._seen)
 
     def look(self, in_flight: Iterable[bytes]) -> None:
-        """Take in the URLs that are in flight; call it once a second."""
+        """Sample the URLs that are in flight; call it once a second."""
         self._weight /= _FADING
         self._looks += self._weight
         seen = self._seen
@@ -59,7 +59,7 @@ class BusiestPages:
         }
 
     def document(self) -> list[dict[str, Any]]:
-        """Return the busiest pages: places that each occupied on average, and its share."""
+        """Return the busiest pages, the places that each occupied on average, and its share."""
         whole = sum(self._seen.values())
         most = sorted(self._seen.items(), key=lambda one: -one[1])[:SHOWN]
         return [

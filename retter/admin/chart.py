@@ -49,7 +49,7 @@ class Series:
         for column, value in zip(columns, [*rates, p99_ms], strict=True):
             column.append(value)
         self._states.append(state)
-        # A quarter too many at times, so that what stays is moved once in a while, not each second.
+        # Up to a quarter more rows are kept, so that rows are moved now and then, not every second.
         if len(self._states) >= self.rows_max * 5 // 4:
             for column in columns:
                 del column[: -self.rows_max]
@@ -129,7 +129,7 @@ class Chart:
         self._worst = 0  # of this second so far
 
     def entered(self, state: State) -> None:
-        """Take in a new state of the circuit, which may be over before the second is."""
+        """Record a new state of the circuit; it may end before the second does."""
         self._worst = max(self._worst, _STATES.index(state))
 
     def add(self, rates: dict[str, float], p99_ms: float | None, state: State) -> None:
@@ -145,7 +145,7 @@ class Chart:
                 self._quarters.add(*self._minutes.last(QUARTER))
 
     def document(self, span: str, wall: float) -> dict[str, Any]:
-        """Return the history of one of SPANS, as it is at `wall` (seconds since 1970)."""
+        """Return the history of one of SPANS up to `wall` (seconds since 1970)."""
         if span == "day":
             return self._minutes.document(self._until(self._minutes, wall))
         if span == "month":
@@ -171,7 +171,7 @@ class Chart:
         return [one.packed() for one in (self._seconds, self._minutes, self._quarters)]
 
     def restore(self, parts: list[bytes], absent_s: float) -> None:
-        """Go on after another process, which has ended `absent_s` ago.
+        """Continue after another process, which ended `absent_s` seconds ago.
 
         Raises:
             ValueError: These are no parts of a chart.

@@ -30,7 +30,7 @@ from retter.proxy.services import Services
 from retter.proxy.ticker import Ticker
 from retter.telemetry.log import lines_dropped
 
-MINUTE_S = 60  # what is kept second by second here, some 60 KB
+MINUTE_S = 60  # kept second by second here, some 60 KB
 ROUTES_SHOWN = 10  # the slowest
 
 
@@ -156,7 +156,7 @@ class History:
         return _part(got, asked), _part(heavy_got, heavy_asked)
 
     def answers(self, seconds: int) -> dict[str, dict[str, int]]:
-        """Return what became of the requests of so many seconds, GETs and others apart."""
+        """Return the results of the requests of so many seconds, GETs and others apart."""
         now, then = self.now(self._services.loop.time()), self.before(seconds)
         return {
             "gets": now.gets.since(then.gets)._asdict(),
@@ -191,7 +191,7 @@ class History:
         }
 
     def slowest_routes(self) -> list[dict[str, Any]]:
-        """Return the slowest of the routes that were asked for lately."""
+        """Return the slowest of the routes that were requested lately."""
         found: list[tuple[float, dict[str, Any]]] = []
         nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
         for route in self._services.breaker.all_routes():

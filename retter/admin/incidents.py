@@ -1,7 +1,7 @@
 """The incidents: spells in which visitors would have noticed something without RETTER.
 
 An incident begins when the situation is not good, and ends when it has been good, or as an
-operator wants it, for a while. What it did to visitors is counted by difference.
+operator wants it, for a while. Its effect on visitors is the difference of two counts.
 """
 
 from collections import deque
@@ -17,22 +17,22 @@ SHOWN_MAX: Final = 10  # in the state document
 # An incident is over when all is good for this long. Trouble that returns sooner belongs to it.
 CALM_S: Final = 30.0
 _TROUBLE: Final = TONES.index("busy")
-CAUSE_S: Final = 3.0  # a cause beside the worst one is told if it lasted this long
-# These follow from a cause, or come after it: they are told as one only if nothing else is known.
+CAUSE_S: Final = 3.0  # a cause beside the worst one is shown if it lasted this long
+# Consequences of a cause: they are shown as the cause only if nothing else is known.
 _FOLLOWS: Final = frozenset(
     ("recovering", "caught up", "some fail", "refusing", "gave up", "hidden failures")
 )
 
 
 class Totals(NamedTuple):
-    """What became of all requests since the start."""
+    """The results of all requests since the start."""
 
     gets: Answers = NO_ANSWERS
     others: Answers = NO_ANSWERS
     spared: int = 0
 
     def since(self, before: "Totals") -> "Totals":
-        """Return what came after an earlier count."""
+        """Return the difference from an earlier count."""
         return Totals(
             self.gets.since(before.gets),
             self.others.since(before.others),
@@ -51,7 +51,7 @@ class Incident:
         self.calm = False  # no trouble at present; it may come back
         self.over = False
         self.tone = TONES[0]
-        self.worst: Situation | None = None  # what is told as the cause
+        self.worst: Situation | None = None  # shown as the cause
         self._last: Situation | None = None
         self.rows: list[str] = []  # in the order in which they came
         self.course: list[tuple[float, Situation]] = []  # seconds after the beginning
@@ -60,7 +60,7 @@ class Incident:
         self.got = Totals()
 
     def note(self, situation: Situation, at: float, totals: Totals) -> None:
-        """Take in a moment of trouble."""
+        """Record a moment of trouble."""
         lasted_s, before = self._latest.get(situation.row, (0.0, None))
         if before is not None and before is self._last and not self.calm:
             lasted_s += at - self.trouble_at
@@ -79,7 +79,7 @@ class Incident:
             self.rows.append(situation.row)
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON can write it."""
+        """Return the incident in the types of JSON."""
         assert self.worst is not None, "an incident begins with a moment of trouble"
         lasted_s = self.trouble_at - self.began_at
         return {
@@ -106,7 +106,7 @@ class Incident:
         ]
 
     def whole(self) -> dict[str, Any]:
-        """Return its document with its course: what was the case, and since when."""
+        """Return its document with its course: each situation, and when it began."""
         course = [
             {
                 "at": round(self.began_wall + after_s, 3),
@@ -121,7 +121,7 @@ class Incident:
 
 
 def _gravity(situation: Situation) -> tuple[bool, int, int]:
-    """Return the key that sorts causes: what only follows from one comes last."""
+    """Return the sort key of a cause: a consequence of another cause comes last."""
     return situation.row not in _FOLLOWS, *gravity(situation)
 
 
@@ -137,13 +137,13 @@ class Incidents:
     def note(
         self, situation: Situation, at: float, wall: float, before: Totals, totals: Totals
     ) -> Incident | None:
-        """Take in the situation of a second; return the incident that has just ended.
+        """Record the situation of a second; return the incident that has just ended.
 
         Args:
             at: Monotonic seconds.
             wall: The same moment, in seconds since 1970.
-            before: What had become of requests before those that the situation follows from.
-            totals: What has become of requests until now.
+            before: The results of requests before those that the situation follows from.
+            totals: The results of requests until now.
         """
         if TONES.index(situation.tone) >= _TROUBLE:
             if self.present is None:
@@ -160,7 +160,7 @@ class Incidents:
         return None
 
     def whole(self) -> list[dict[str, Any]]:
-        """Return what is kept, each with its course, the newest last."""
+        """Return all incidents, each with its course, the newest last."""
         return [*self._earlier, *[one.whole() for one in self._kept]][-KEPT_MAX:]
 
     def one(self, number: int) -> dict[str, Any] | None:
@@ -168,7 +168,7 @@ class Incidents:
         return next((one for one in self.whole() if one["number"] == number), None)
 
     def all(self) -> list[dict[str, Any]]:
-        """Return what is kept, the newest last."""
+        """Return all incidents, the newest last."""
         return self._last(KEPT_MAX)
 
     def recent(self) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ class Incidents:
         return [*[_without_course(one) for one in earlier], *kept]
 
     def restore(self, whole: list[dict[str, Any]]) -> None:
-        """Go on after the incidents of another process. One that was going on has ended with it.
+        """Continue after the incidents of another process, the last of which ended with it.
 
         Raises:
             KeyError: What was given is not the result of `whole`.
@@ -190,7 +190,7 @@ class Incidents:
         earlier: list[dict[str, Any]] = []
         for one in whole[-KEPT_MAX:]:
             began, lasted_s = float(one["began"]), float(one["lasted_s"])
-            # Earlier versions told one cause, and not whether it was calm.
+            # Earlier versions wrote one cause, and not whether it was calm.
             known: dict[str, Any] = {"causes": [], "calm": True, **one}
             complete: dict[str, Any] = {name: known[name] for name in _FIELDS}
             if complete["ended"] is None:

@@ -18,7 +18,8 @@ from retter.config.units import ListenAddress
 from retter.net.sockets import close_server
 from retter.proxy.proxy import Proxy
 
-# What the first connection needs is imported with it: most of the time there is none.
+# The modules that a connection needs are imported with the first one: most of the time there is
+# none.
 if TYPE_CHECKING:
     from retter.admin.api import Api
     from retter.admin.archive import Archive
@@ -86,13 +87,13 @@ class Admin:
             self._server = await self.loop.create_server(connection, sock=listener)
 
     def elsewhere(self, listener: socket.socket) -> bool:
-        """Whether this is another port than the one that was wanted: somebody else has that."""
+        """Whether this is another port than the wanted one, because that is in use."""
         wanted = self.address.port
         return listener.family != socket.AF_UNIX and wanted not in (0, listener.getsockname()[1])
 
     @property
     def api(self) -> "Api":
-        """Return what answers requests."""
+        """Return the handlers of requests."""
         if self._api is None:
             from retter.admin.api import Api
 
@@ -159,7 +160,7 @@ class Admin:
                 )
         except AdminError as error:
             return error_answer(error)
-        except Exception as error:  # noqa: BLE001 - told, and the client is answered
+        except Exception as error:  # noqa: BLE001 - logged, and the client is answered
             # A fault of RETTER itself: it is logged with its traceback, and the client gets a 500.
             self.loop.call_exception_handler(
                 {

@@ -533,7 +533,7 @@ def _comparable(member: str) -> bool:
 
 
 class WholeCollector(Collector):
-    """The figures of all workers: those of one, with those that the others tell."""
+    """The figures of all workers: those of this one, with those that the others report."""
 
     def __init__(self, own: ProxyCollector, whole: "Whole") -> None:
         self._own = own
@@ -588,7 +588,7 @@ def _by_name(points: Iterable[Sequence[Any]]) -> Told:
 
 
 def _add(family: Metric, told: Told, add: Callable[[float, float], float]) -> None:
-    """Add to the samples of a family what others tell of it, and those that only others have."""
+    """Add the samples of other workers to a family, also those that only others have."""
     samples: list[Sample] = []
     for one in family.samples:
         its = told.get(one.name, {}).pop(tuple(sorted(one.labels.items())), [])

@@ -1,6 +1,6 @@
 """The situation in words: one table that the dashboard, the commands and the log share.
 
-`derive` takes the figures of one moment (`Facts`) and returns what is the case, what visitors get,
+`derive` takes the figures of one moment (`Facts`) and says what is going on, what visitors get,
 what RETTER does and what an operator can do. The first row of `ROWS` that fits is the situation;
 other rows that fit and say something of their own stand in `also`.
 
@@ -84,7 +84,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What is the case, in sentences."""
+    """The situation, in sentences."""
 
     row: str  # a word for programs, titles and icons
     tone: str  # one of TONES
@@ -92,7 +92,7 @@ class Situation:
     visitors: str  # what they get
     retter: str  # what RETTER does
     you: str  # what an operator can do; "" for nothing
-    also: tuple[str, ...] = ()  # what else is the case
+    also: tuple[str, ...] = ()  # further situations at the same time
     rows_beside: tuple[str, ...] = ()  # the rows of those sentences
 
 
@@ -138,7 +138,7 @@ def count(n: float, one: str, many: str = "") -> str:
 
 
 def visitors(facts: Facts) -> str:
-    """What visitors have got lately: GETs and other methods apart."""
+    """Return what visitors have got lately: GETs and other methods apart."""
     gets, others = facts.gets, facts.others
     parts = [text for text in (_gets(gets), _others(others), _waiters(facts)) if text]
     if not gets.all and not others.all:

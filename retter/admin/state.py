@@ -53,7 +53,7 @@ def own_parts(services: Services, history: "History") -> dict[str, Any]:
 
 
 def totals(services: Services, transitions: "TransitionHistory") -> dict[str, Any]:
-    """Return what was counted since the start."""
+    """Return the counts since the start."""
     counters = services.counters
     return {
         "transitions": sum(transitions.by_cause.values()),

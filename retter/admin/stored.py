@@ -1,8 +1,8 @@
-"""What is stored in memory, page by page, for an operator who looks for a URL.
+"""The stored entries in memory, for an operator who looks for a URL.
 
 A request looks through some thousand entries at most, so that no visitor waits for it. Its answer
-says where the next request goes on. Owners are never named: an entry belongs to everyone, or it is
-private.
+says where the next request continues. Owners are never named: an entry belongs to everyone, or it
+is private.
 """
 
 from itertools import islice
@@ -16,7 +16,7 @@ from retter.store.record import BODY, STATUS, STORED_AT, SUPERSEDED, WITHDRAWN, 
 
 LOOKED_AT_MAX: Final = 4000  # keys a request: 2 to 4 ms
 ROWS_MAX: Final = 50  # a request; some 200 octets each
-# Keys that are passed over before that: 2 ms. Of a larger store the newest are looked through.
+# Keys that are skipped before that: 2 ms. Of a larger store, only the newest can be listed.
 SKIP_MAX: Final = 250_000
 OWNERS: Final = ("all", "everyone", "private")
 

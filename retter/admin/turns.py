@@ -72,7 +72,7 @@ def _lane_of(client: int, fairness: Fairness, now: float) -> int:
 
 
 def heaviest_client(services: Services, now: float) -> tuple[str, float] | None:
-    """Return who asks for more than its share, and its part of the application's work."""
+    """Return the client that asks for more than its share, and its part of the work."""
     fairness = services.breaker.circuit.fairness
     if fairness is None or len(fairness.demand) < 2:
         return None  # nobody else is there who could want a share

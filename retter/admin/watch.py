@@ -1,4 +1,4 @@
-"""Looks once a second what the situation is, since when, and which incident it belongs to.
+"""Determines once a second the situation, when it began, and the incident that it belongs to.
 
 The sentences are situation.py's; here are the figures that they follow from.
 """
@@ -44,7 +44,7 @@ class Watch:
         now = services.loop.time()
         self._asked_at = self._answered_at = now  # of the last request, of the last answer
         self._bad_at = now  # of the last request that failed
-        self._waits_from = now  # when the first request began that had no answer since the last one
+        self._waits_from = now  # begin of the first request without an answer after the last answer
         self._timeouts = 0  # of the application, until its last answer
         self._last = self.history.now(now)
         self.situation = derive(self._facts(now, self._last))
@@ -53,7 +53,7 @@ class Watch:
         self._fits_at = now  # when the situation fitted last
 
     def on_second(self, now: float) -> None:
-        """Look, and remember the second that is over."""
+        """Record the second that is over, and determine the situation."""
         self.history.sample(now)
         self.busiest.look([work.url for work in self._services.exchanges if work.connected])
         self.look(now)
@@ -75,7 +75,7 @@ class Watch:
             self._timeouts = sample.errors[_UPSTREAM_TIMEOUT]
             self._waits_from = now
         elif not oldest_s and self._timeouts == sample.errors[_UPSTREAM_TIMEOUT]:
-            self._waits_from = now  # nobody waits, and nobody has waited in vain
+            self._waits_from = now  # no request waits, and none has failed after a wait
         self._waits_from = min(self._waits_from, now - oldest_s)
         if _went_wrong(sample) != _went_wrong(self._last):
             self._bad_at = now
@@ -102,7 +102,7 @@ class Watch:
         return not calmer or now - self._fits_at >= CALMER_S
 
     def document(self, now: float) -> dict[str, Any]:
-        """Return the situation as JSON can write it."""
+        """Return the situation in the types of JSON."""
         situation = self.look(now)
         return {
             "row": situation.row,

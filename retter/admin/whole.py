@@ -1,7 +1,7 @@
 """The figures of several workers, added up. Pure.
 
-What is counted is added, also that of workers that have ended. Amounts (connections, memory) are
-those of the workers that live. What all workers share (the circuit, the store on disk) is not
+Counters are added, also those of workers that have ended. Gauges (connections, memory) are added
+for the workers that live. Figures that all workers share (the circuit, the store on disk) are not
 added.
 """
 
@@ -98,7 +98,7 @@ def _shared_plus(shared: Table, other: Table) -> dict[str, Any]:
 
 
 def points_plus(counted: Iterable[Point], told: Iterable[Sequence[Any]]) -> list[Point]:
-    """Return points of counters with those that another worker has told."""
+    """Return points of counters with those of another worker added."""
     found = {(name, labels): value for name, labels, value in counted}
     for name, labels, value in told:
         key = (str(name), tuple([(str(one), str(text)) for one, text in labels]))

@@ -1,14 +1,14 @@
-"""What each of several workers has counted, in the memory that all of them share.
+"""The figures of each of several workers, in the memory that all of them share.
 
 A worker writes its figures once a second, as JSON, into its own part of the memory. The first
 worker answers the operators, and adds those of all others. A part outlives its process: the next
-process at that place begins with what the one before has counted, so no sum ever falls.
+process at that place begins with the counts of the one before, so no sum ever falls.
 
     serial (8)  length (4)  checksum (4)  JSON
 
-Figures are written in turn to the first and to the second half of the part. The checksum shows
-whether they are whole. So the figures of before are there while the next ones are written, also if
-the worker is killed then.
+Figures are written alternately to the first and the second half of the part. The checksum shows
+whether they are complete. So the previous figures stay while new ones are written, even if the
+worker is killed meanwhile.
 """
 
 import json
@@ -30,7 +30,7 @@ class Board:
     """The figures of all workers, as one of them sees them.
 
     Attributes:
-        before: What earlier processes at this place have counted; empty if there were none.
+        before: The counts of earlier processes at this place; empty if there were none.
     """
 
     def __init__(self, shared: SharedMemory, place: int) -> None:

@@ -10,7 +10,7 @@ from retter.admin.worker_figures import Board, Figures
 from retter.base.worker_place import WorkerPlace
 from retter.proxy.services import Services
 
-# What is told of each worker.
+# The figures that are shown for each worker.
 _SHOWN: Final = ("pid", "connections", "memory", "loop_lag_ms")
 _SHOWN_ALONE: Final = ("requests_rate", "in_flight", "since", "restarts")
 
@@ -20,7 +20,7 @@ class Whole:
 
     Attributes:
         tell: Writes the figures of this worker.
-        row: Returns what is told of this worker alone.
+        row: Returns the figures of this worker alone.
         leader_place: Returns the place of the worker that judges for all.
     """
 
@@ -76,8 +76,8 @@ class Whole:
     def counted(self) -> list[Sequence[Any]]:
         """Return the points of counters of all others.
 
-        The asker adds those of this worker, so they are written first: if it is killed now, the
-        next process at its place does not begin with less.
+        The caller adds those of this worker, so they are written first. If it is killed now, the
+        next process at its place does not begin with smaller counts.
         """
         self.tell()
         return [one for figures in self._told() for one in figures["counted"]]

@@ -1,4 +1,4 @@
-"""What one of several workers tells the others of its figures."""
+"""Reports the figures of one of several workers to the others."""
 
 import os
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COUNTED: Final = ("counter", "histogram")
 
-# The requests of a worker are counted over so many seconds, as those of all are.
+# The rate of a worker's requests is taken over this many seconds, like the rate of all.
 RATE_S: Final = 10
 
 
@@ -36,7 +36,7 @@ def points_of(families: "Iterable[Metric]", *, counted: bool) -> Iterator[Point]
 
 
 class Reporter:
-    """Tells the figures of this worker once a second."""
+    """Writes the figures of this worker once a second."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class Reporter:
         self._since = time.time() - (now - services.started_at)
         # The requests of this process, second by second, with the time of each.
         self._asked: deque[tuple[float, int]] = deque([(now, 0)], RATE_S + 1)
-        # The worker before this one may have been that of another RETTER, which is no restart.
+        # The previous worker may have belonged to another RETTER; then this is no restart.
         before = board.before.get("worker", {})
         again = before.get("supervisor") == os.getppid()
         self._restarts = before["restarts"] + 1 if again else 0
 
     def on_second(self, now: float) -> None:
-        """Note what the last second brought, and write the present figures."""
+        """Record the last second, and write the present figures."""
         self._asked.append((now, self._services.counters.requests))
         self.write(now)
 
@@ -79,7 +79,7 @@ class Reporter:
         return self._breaker.leader_place
 
     def row(self) -> Figures:
-        """Return what is told of this worker alone."""
+        """Return the figures of this worker alone."""
         (began, before), (now, requests) = self._asked[0], self._asked[-1]
         return {
             "requests_rate": round((requests - before) / max(now - began, 1.0), 2),
@@ -89,7 +89,7 @@ class Reporter:
         }
 
     def figures(self, now: float) -> Figures:
-        """Return the figures of this worker, and what earlier ones at its place have counted."""
+        """Return the figures of this worker, with the counts of earlier ones at its place."""
         from retter.admin.state import own_parts, totals
 
         before = self._board.before
@@ -133,7 +133,7 @@ def tell_figures(
     api: "Api | None" = None,
     metrics: bool = True,
 ) -> Callable[[float], None]:
-    """Tell the figures of this worker from now on; return what tells them at once.
+    """Report the figures of this worker from now on; return a function that does so at once.
 
     Args:
         leads: This worker adds up the figures of all.
