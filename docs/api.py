@@ -89,7 +89,7 @@ STATE: Final[tuple[Field, ...]] = (
     Field("store.bytes_max", "integer", "`--store-memory`"),
     Field("store.hits", "integer", "look-ups that found something"),
     Field("store.misses", "integer", "look-ups that found nothing"),
-    Field("store.evictions", "integer", "responses that had to go for others"),
+    Field("store.evictions", "integer", "responses that were removed for others"),
     Field(
         "shared.connected", "integer", "with `--shared`: 1 while the server is used", always=False
     ),

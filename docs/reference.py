@@ -337,7 +337,7 @@ EXAMPLE: Final = Facts(
     forced_s=552, paused_s=20, connections=3, fault="connection refused: nothing listens there",
     oldest_s=14.0, silent_s=14.0, unanswered_s=14.0, well_s=4.0, errors={"upstream-status": 40, "upstream-reset": 2},
     gets=Answers(900, 60, 10, 20, 10), requests=1000, heaviest=("192.0.2.7", 0.8),
-    no_descriptors=12, turned_away=5, would_shed=31, store_full=1.0, evicted=7, log_lost=9,
+    no_descriptors=12, turned_away=5, would_shed=31, store_full=1.0, evicted=7, log_lost=9, log_trouble="no space left on device",
     disk_aside="its head is damaged", disk_trouble="no space left on device", lag_s=0.4,
     shared_trouble="connection refused",
 )  # fmt: skip

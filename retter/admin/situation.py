@@ -67,9 +67,10 @@ class Facts:
     # RETTER itself
     store_full: float = 0.0  # share of the memory for responses in use
     evicted: int = 0  # responses, for want of room
-    no_descriptors: int = 0  # connections that failed or had to go for want of descriptors
-    turned_away: int = 0  # client connections that were refused, or had to go for others
+    no_descriptors: int = 0  # connections that failed or were closed for want of descriptors
+    turned_away: int = 0  # client connections that were refused, or closed for others
     log_lost: int = 0  # lines of the logs
+    log_trouble: str = ""  # why the access log cannot be written
     disk_aside: str = ""  # why the store on disk was set aside
     disk_trouble: str = ""  # why it is not used, or cannot be written
     shared_trouble: str = ""  # why the server that boxes share is not used
@@ -142,10 +143,9 @@ def visitors(facts: Facts) -> str:
     gets, others = facts.gets, facts.others
     parts = [text for text in (_gets(gets), _others(others), _waiters(facts)) if text]
     if not gets.all and not others.all:
-        if facts.in_flight or facts.waiting:
-            return (
-                "Nobody has got an answer in the last 10 s; " + (parts or ["some wait"])[-1] + "."
-            )
+        if facts.in_flight or facts.waiting or facts.held:
+            held = f"{facts.held:,} wait for the end of the pause" if facts.held else "some wait"
+            return f"Nobody has got an answer in the last 10 s; {(parts or [held])[-1]}."
         if not facts.requests:
             return "No visitor has come yet."
         return f"Nobody asks at present. The last request came {length(facts.idle_s)} ago."
@@ -313,6 +313,14 @@ _KEEPS_TRYING = (
 _LOOK: Final = "Look at the application's log and at what it depends on (database, disk, memory)."
 
 
+def _log_lost(facts: Facts) -> str:
+    lost = f"{count(facts.log_lost, 'log line')} could not be written"
+    if not facts.log_trouble:
+        return f"{lost}."
+    more = f"; {count(facts.log_lost, 'line')} dropped in the last 10 s" if facts.log_lost else ""
+    return f"The access log is not written: {facts.log_trouble}{more}."
+
+
 def _heavy_name(facts: Facts) -> str:
     assert facts.heaviest is not None, "the condition says so"
     name, share = facts.heaviest
@@ -327,7 +335,7 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"Another RETTER has taken over. This one finishes "
                   f"{count(f.connections, 'connection')}.",
         _say("New connections go to the new process. This one answers what has begun, and ends."),
-        _say("Nothing. Look at the new process: it answers here in a moment."), hides=True),
+        _say("Wait, then look at the new process: it answers here in a moment."), hides=True),
     Row("draining", "off", lambda f: f.draining,
         lambda f: f"RETTER is shutting down. It finishes {count(f.connections, 'connection')}.",
         _say("It answers what has begun, accepts nothing new, and ends."),
@@ -335,19 +343,20 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("no memory", "bad", lambda f: f.out_of_memory > 0,
         _say("RETTER has run out of memory."),
         _say("It has emptied its store and keeps less from now on."),
-        _say("Lower --store-memory, or raise the memory limit of the process or the machine."),
+        _say("Lower `--store-memory`, or raise the memory limit of the process or the machine."),
         beside=True),
     Row("no descriptors", "bad", lambda f: f.no_descriptors > 0,
         lambda f: f"RETTER has no descriptors left: {count(f.no_descriptors, 'connection')} "
-                  "failed or had to go.",
-        _say("It closes idle connections to make room. Newcomers may be turned away."),
-        _say("Raise the limit of open files: ulimit -n, or LimitNOFILE= in a systemd unit."),
+                  "failed or were closed.",
+        _say("It closes idle connections to make room. New clients may be refused."),
+        _say("Raise the limit of open files: `ulimit -n`, or `LimitNOFILE=` in a systemd unit."),
         beside=True),
     Row("no room", "bad", lambda f: f.turned_away > 0,
         lambda f: "RETTER has no room for more clients: "
-                  f"{count(f.turned_away, 'connection')} had to go in the last 10 s.",
-        _say("Who has waited longest for its next request gives way to newcomers."),
-        _say("Raise --connections-max and the limit of open files, or look who opens so many."),
+                  f"{count(f.turned_away, 'connection')} closed or refused in the last 10 s.",
+        _say("For each new client it closes the connection that has been idle longest."),
+        _say("Raise `--connections-max` and the limit of open files, or look who opens so "
+             "many."),
         beside=True),
     # An operator's word.
     Row("paused", "off", lambda f: f.paused_s is not None,
@@ -378,7 +387,7 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"Nothing answers at {f.upstream}: {f.fault}.",
         _say("RETTER tries again every few seconds. Until then visitors get a 502, or what the "
              "store has."),
-        _say("Start the application, or correct --upstream.")),
+        _say("Start the application, or correct `--upstream`.")),
     Row("down", "bad", lambda f: bool(f.fault) and f.silent_s >= DOWN_S,
         lambda f: f"The application cannot be reached: {f.fault}.",
         _say("RETTER answers GETs from the store where it has the page, and tries the address "
@@ -400,12 +409,12 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: "The application answers again." if f.all.all
                   else "The application answers again; nobody asks at present.",
         _say("With every good answer RETTER forwards more; the rest comes from the store."),
-        _say("Nothing. RETTER ends this by itself.")),
+        _say("Wait. RETTER ends this by itself.")),
     # More than there is room for.
     Row("one client", "busy", _is_heavy,
         lambda f: f"One client asks for more than its share: {_heavy_name(f)}.",
         _say("RETTER serves all others first; that client gets stored pages, or waits."),
-        _say("Nothing, if it is welcome. Else block it in front of RETTER, or ask it to slow "
+        _say("Leave it, if it is welcome. Else block it in front of RETTER, or ask it to slow "
              "down.")),
     Row("caught up", "busy", _is_limiting_nobody,
         _say("The application has caught up."),
@@ -417,7 +426,7 @@ ROWS: Final[tuple[Row, ...]] = (
                        f"{count(f.in_flight, 'request')} at once.",
         _say("RETTER keeps the application at its best load. GETs beyond that get their stored "
              "page, and what has none waits its turn."),
-        _say("Nothing at once. If this lasts, the application needs more capacity, or faster "
+        _say("Wait. If this lasts, the application needs more capacity, or faster "
              "pages: see the slowest parts of the site.")),
     # Parts.
     Row("one route, unasked", "note", lambda f: bool(f.routes_open) and not f.all.all,
@@ -456,30 +465,29 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("disk not used", "note", lambda f: bool(f.disk_trouble),
         lambda f: f"The store on disk is not written: {f.disk_trouble}.",
         _say("RETTER serves from memory. What is stored now is lost with the next start."),
-        _say("Make room on the disk, or correct the rights of the folder of --store."),
+        _say("Make room on the disk, or correct the rights of the folder of `--store`."),
         beside=True),
     Row("disk set aside", "note", lambda f: bool(f.disk_aside),
         lambda f: f"The store on disk was broken and was set aside: {f.disk_aside}.",
         _say("RETTER began a new one; it fills up with the next good answers."),
-        _say("Nothing. Delete the folder named .broken when nobody needs it."), beside=True),
+        _say("Delete the folder named `.broken` when nobody needs it."), beside=True),
     Row("shared store away", "note", lambda f: bool(f.shared_trouble),
         lambda f: f"The server that boxes share cannot be used: {f.shared_trouble}.",
         _say("RETTER goes on by itself: it serves what it has stored, and shares again when the "
              "server is back."),
         _say("Look at that Redis or Valkey, its memory and the rights of RETTER's user there."),
         beside=True),
-    Row("log lost", "note", lambda f: f.log_lost > 0,
-        lambda f: f"{count(f.log_lost, 'log line')} could not be written.",
-        _say("RETTER goes on without them: no visitor waits for a log."),
+    Row("log lost", "note", lambda f: f.log_lost > 0 or bool(f.log_trouble), _log_lost,
+        _say("It goes on: no visitor waits for a log."),
         _say("Look at the disk of the access log, or at who reads standard error."), beside=True),
     Row("store full", "note", lambda f: f.evicted > 0 and f.store_full >= 0.95,
-        lambda f: f"The store is full: {count(f.evicted, 'page')} had to go in the last 10 s.",
+        lambda f: f"The store is full: {count(f.evicted, 'page')} removed in the last 10 s.",
         _say("RETTER keeps the pages that are requested most. The others are missing if the "
              "application fails."),
-        _say("Raise --store-memory."), beside=True),
+        _say("Raise `--store-memory`."), beside=True),
     Row("late", "note", lambda f: f.lag_s >= LAG_S,
         lambda f: f"RETTER itself is slow: it was held up for {f.lag_s * 1000:.0f} ms.",
-        _say("All requests wait for it meanwhile."),
+        _say("While it is held up, it answers nobody."),
         _say("Give it more processor time, and look whether the machine swaps."), beside=True),
     # All is well.
     Row("first contact", "good", lambda f: not f.met,
@@ -500,7 +508,7 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"The application works on {count(f.in_flight, 'request')}; the oldest has "
                   f"waited for {length(f.oldest_s)}.",
         _say("RETTER waits for the answers, and forwards new requests."),
-        _say("Nothing, if such pages take long. Else look what they wait for.")),
+        _say("Wait, if such pages take long. Else look what they wait for.")),
     Row("busy", "good", _is_busy,
         _say("The application is busy and keeps up."),
         _say("RETTER forwards everything. A request without a free place waits for a moment."),

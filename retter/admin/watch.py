@@ -166,6 +166,7 @@ class Watch:
             no_descriptors=errors.get(_NO_DESCRIPTORS, 0) + (turned_away if scarce else 0),
             turned_away=0 if scarce else turned_away,
             log_lost=sample.log_lost - then.log_lost,
+            log_trouble="" if services.access_log is None else services.access_log.trouble,
             disk_aside=aside,
             disk_trouble=trouble,
             shared_trouble="" if services.far is None else services.far.away(now),

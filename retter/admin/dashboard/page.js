@@ -17,6 +17,8 @@ const GOOD = ["fresh", "stored"], ILL = ["refused", "failed", "gave_up"], KINDS 
 
 const $ = (id) => document.getElementById(id);
 const text = (id, words) => { const e = $(id); if (e.textContent !== words) e.textContent = words; };
+// A figure and its unit stay on one line.
+const together = (words) => words.replace(/(\d) (?=%|(s|min|h|d|ms)\b)/g, "$1\u00a0");
 // As text, with what stands between backquotes as code.
 const rich = (id, words) => {
   const e = $(id);
@@ -239,6 +241,7 @@ function drawPicture(s) {
   const row = [s.situation.row, ...s.situation.rows_beside].find((one) => HEALTH[one]);
   const [health, words] = HEALTH[row] || ["well"];
   $("lever").dataset.at = at;
+  $("picture").dataset.state = s.paused || s.forced === "observe" ? "" : s.state;
   $("pic-app").dataset.health = health;
   text("pic-in", `${rate(all)}/s`);
   text("pic-state", s.paused ? "PAUSED" : s.forced === "observe" ? "OBSERVES" : s.state);
@@ -265,13 +268,13 @@ function draw(s) {
   $("hero").dataset.tone = told.tone;
   text("row", told.row);
   text("state", s.forced === "observe" ? `${s.state} (only observed)` : s.state);
-  text("headline", told.now);
-  text("visitors", told.visitors);
-  text("does", told.retter);
+  text("headline", together(told.now));
+  text("visitors", together(told.visitors));
+  text("does", together(told.retter));
   rich("you", told.you);
   $("you").parentElement.hidden = !told.you;
   $("also").replaceChildren(...told.also.map((one) => make("li", one)));
-  text("since", `since ${clock(told.since)}, for ${length(Date.now() / 1000 - told.since)}`);
+  text("since", together(`since ${clock(told.since)}, for ${length(Date.now() / 1000 - told.since)}`));
   drawForce(s);
   const all = total(s.rates);
   text("total", rate(all));
