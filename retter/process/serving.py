@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from retter.process import memory
+from retter.process.access_log_watch import AccessLogWatch
 from retter.process.disk_log import DiskLog
 from retter.process.far_log import FarLog
 from retter.process.hint_log import HintLog
@@ -57,6 +58,7 @@ def log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:
         DiskLog(services),
         FarLog(services),
         HintLog(services),
+        AccessLogWatch(services),
     ):
         proxy.on_second(reporter.on_second)
     proxy.on_second(lambda _: flush_log())

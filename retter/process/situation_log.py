@@ -32,7 +32,7 @@ class SituationLog:
         """Return what the line of a change of the circuit says of the situation."""
         situation = self._watch.look(now)
         self._logged = situation
-        return {"situation": situation.row, "now": situation.now}
+        return {"situation": situation.row, "tone": situation.tone, "now": situation.now}
 
     def on_second(self, now: float) -> None:
         """Write what is new."""

@@ -77,10 +77,10 @@ class AccessLog:
         self._credit = 1.0  # so the first one is written
         self._sample = "" if share == 1 else f', "sample": {share:g}'
         self._counters = counters
-        self._path = path
+        self.path = path
         if path != "-":
             self._writer = open_for_lines(path)
-        elif before is not None and before._path == "-":
+        elif before is not None and before.path == "-":
             self._writer = before._writer  # and the lines that wait there
         else:
             self._writer = lines_to(sys.stdout)
@@ -177,6 +177,11 @@ class AccessLog:
             month = _MONTHS[now.tm_mon - 1]
             self._date = time.strftime(f"%d/{month}/%Y:%H:%M:%S +0000", now)
         return self._date
+
+    @property
+    def trouble(self) -> str:
+        """Why lines cannot be written, as a full disk; "" if they can, or the reader is slow."""
+        return self._writer.trouble
 
     def flush(self) -> None:
         """Write the collected lines, as far as the reader takes them."""

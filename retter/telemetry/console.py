@@ -12,6 +12,9 @@ Record = Mapping[str, Any]
 # SGR (ECMA-48 section 8.3.117)
 _COLOURS: Final = {"warning": "33", "error": "1;31", "critical": "1;31"}
 
+_BETTER: Final = frozenset({"CLOSED", "HALF-OPEN"})  # states of the circuit
+_TROUBLE: Final = frozenset({"note", "busy", "bad"})  # tones of situations (admin/situation.py)
+
 # Other records say the same.
 SILENT: Final = frozenset({"application-absent", "application-back"})
 
@@ -22,13 +25,32 @@ def line(record: Record, at: float, *, colour: bool) -> str:
     Args:
         at: The time, in seconds since 1970; shown as local time.
     """
-    level = str(record.get("level", "info"))
+    level = shown_level(record)
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     head = f"{clock} {'' if level == 'info' else level:7}"
     sgr = _COLOURS.get(level)
     if colour:
         head = f"\x1b[{sgr}m{head}\x1b[0m" if sgr else f"\x1b[2m{head}\x1b[0m"
     return f"{head} {printable(sentence(record))}"
+
+
+def shown_level(record: Record) -> str:
+    """Return the level that a person sees: good news is no warning, whatever programs are told.
+
+    Programs have got each change of the circuit and each summary of a minute as a warning from the
+    start, and may alert on it; so the record itself stays as it is.
+    """
+    level = str(record.get("level", "info"))
+    event = record["event"]
+    if event == "circuit":
+        is_good = record.get("after") in _BETTER and record.get("tone") not in _TROUBLE
+    elif event == "digest":
+        # The store helped in that minute, and nobody got an error.
+        bad = ("refused", "failed", "gave_up", "access_lines_dropped")
+        is_good = record.get("state") == "CLOSED" and not any(record.get(name) for name in bad)
+    else:
+        return level
+    return "info" if is_good and level == "warning" else level
 
 
 def printable(text: str) -> str:
@@ -81,9 +103,11 @@ def _circuit(record: Record) -> str:
 def _digest(record: Record) -> str:
     kinds = ("fresh", "stored", "refused", "failed", "gave_up")
     parts = [f"{record[name]:,} {name.replace('_', ' ')}" for name in kinds]
+    lost = record.get("access_lines_dropped", 0)
     return (
         f"Last minute: {record['requests']:,} requests, {', '.join(parts)}; "
         f"circuit {record['state']}"
+        + (f"; {lost:,} lines of the access log dropped" if lost else "")
     )
 
 
@@ -115,6 +139,8 @@ _SENTENCES: Final[Mapping[str, Callable[[Record], str]]] = {
     "admin-elsewhere": _with_advice("Another program listens on {wanted}; dashboard: {admin}"),
     "cannot-start": _with_advice("RETTER cannot start: {error}"),
     "configuration": lambda record: f"Configuration: {record['notice']}",
+    "access-log-not-written": _with_advice("The access log {path} is not written: {error}"),
+    "access-log-written-again": _with_advice("The access log is written again"),
     "hint": lambda record: f"Advice: {record['advice']}",
     "fewer-connections": _with_advice("At most {connections_max} client connections"),
 }

@@ -15,6 +15,7 @@ refused (it belongs to another user, or there is no /proc), a pipe is polled bef
 and gets no more than certainly fits; a terminal, which promises nothing, is written to normally.
 """
 
+import errno
 import os
 import select
 import socket
@@ -43,6 +44,7 @@ class LineWriter:
     """
 
     def __init__(self, descriptor: int, *, its_own: bool = False) -> None:
+        self.trouble = ""  # why the last write failed; "" also while a reader is only slow
         self._waiting = bytearray()
         self._close: Callable[[], object] = lambda: None
         self._put: Callable[[bytearray], int] = lambda data: os.write(descriptor, data)
@@ -95,11 +97,17 @@ class LineWriter:
         waiting = self._waiting
         until = time.monotonic() + wait_s if wait_s else 0.0
         while True:
-            # A stream that is no file and has been closed raises ValueError.
-            with suppress(OSError, ValueError):
+            try:
                 # A device may accept nothing without an error: it is tried again later.
                 while waiting and (written := self._put(waiting)):
                     del waiting[:written]
+                if not waiting:
+                    self.trouble = ""
+            except BlockingIOError:
+                pass
+            except (OSError, ValueError) as error:
+                # A stream that is no file and has been closed raises ValueError.
+                self.trouble = getattr(error, "strerror", None) or str(error)
             if not (waiting and wait_s) or time.monotonic() >= until:
                 return
             time.sleep(_POLL_S)
@@ -125,6 +133,8 @@ def _to_file(descriptor: int) -> Callable[[bytearray], int]:
             cut = written - (data.rfind(b"\n", 0, written) + 1)
             if cut and _take_back(descriptor, cut):
                 written -= cut
+            if not written:  # there is room for a part of a line and no more: the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return written
 
     return put

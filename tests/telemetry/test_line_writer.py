@@ -240,6 +240,30 @@ def test_a_disk_that_stays_full() -> None:
     assert dropped + writer.close() == 200 * 100
 
 
+def test_why_nothing_can_be_written_is_known_at_once_and_until_it_can(tmp_path: Path) -> None:
+    writer = open_for_lines(str(tmp_path / "log"))
+    with disk_of(150):
+        writer.write(LINE)
+        assert writer.trouble == ""
+        writer.write(LINE)
+        assert writer.trouble == "No space left on device", "half a line fits"
+        writer.write(b"y" * 49 + b"\n")
+        assert writer.trouble == "No space left on device"
+    writer.flush()
+    assert writer.trouble == ""
+    writer.close()
+
+
+def test_a_slow_reader_is_no_trouble() -> None:
+    reader = Reader("pipe")
+    writer = LineWriter(reader.ours)
+    for _ in range(50):
+        writer.write(BATCH)
+    assert writer._waiting and writer.trouble == ""
+    writer.close()
+    reader.close()
+
+
 def test_a_fifo_that_nobody_reads_yet(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)

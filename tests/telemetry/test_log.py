@@ -95,6 +95,16 @@ AT = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is show
           "refused": 0, "failed": 600, "gave_up": 3, "state": "OPEN"},
          "03:42:10 warning Last minute: 3,600 requests, 1,000 fresh, 2,000 stored, 0 refused, 600 "
          "failed, 3 gave up; circuit OPEN"),
+        ({"event": "circuit", "level": "warning", "after": "CLOSED", "tone": "good",
+          "now": "All is well: the application answers."},
+         "03:42:10         Circuit CLOSED. All is well: the application answers."),
+        ({"event": "digest", "level": "warning", "requests": 9, "fresh": 9, "stored": 0,
+          "refused": 0, "failed": 0, "gave_up": 0, "state": "CLOSED", "access_lines_dropped": 7},
+         "03:42:10 warning Last minute: 9 requests, 9 fresh, 0 stored, 0 refused, 0 failed, 0 gave "
+         "up; circuit CLOSED; 7 lines of the access log dropped"),
+        ({"event": "access-log-not-written", "level": "warning", "path": "/log/a", "advice": "b",
+          "error": "No space left on device"},
+         "03:42:10 warning The access log /log/a is not written: No space left on device: b"),
         ({"event": "reload-failed", "level": "error", "error": "no file", "advice": "look"},
          "03:42:10 error   Not reloaded: no file: look"),
         ({"event": "reloaded", "changed": ["drain"]}, "03:42:10         Reloaded: drain changed."),
@@ -106,6 +116,34 @@ AT = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is show
 )  # fmt: skip
 def test_each_event_is_one_short_line(record: dict[str, object], said: str) -> None:
     assert console.line(record, AT, colour=False) == said
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ({"event": "circuit", "after": "CLOSED", "tone": "good"}, "info"),
+        ({"event": "circuit", "after": "CLOSED"}, "info"),
+        ({"event": "circuit", "after": "CLOSED", "tone": "bad"}, "warning"),
+        ({"event": "circuit", "after": "HALF-OPEN", "tone": "trial"}, "info"),
+        ({"event": "circuit", "after": "LIMITING", "tone": "busy"}, "warning"),
+        ({"event": "circuit", "after": "OPEN", "tone": "bad"}, "warning"),
+        ({"event": "circuit", "after": "OPEN", "tone": "off"}, "warning"),
+        ({"event": "digest", "state": "CLOSED", "stored": 4, "failed": 0}, "info"),
+        ({"event": "digest", "state": "CLOSED", "gave_up": 1}, "warning"),
+        ({"event": "digest", "state": "CLOSED", "access_lines_dropped": 1}, "warning"),
+        ({"event": "digest", "state": "OPEN", "stored": 4}, "warning"),
+        ({"event": "situation", "tone": "note"}, "warning"),
+    ],
+)
+def test_good_news_is_no_warning_to_a_person_and_as_before_to_programs(
+    record: dict[str, object], shown: str
+) -> None:
+    assert console.shown_level({"level": "warning"} | record) == shown
+    assert console.shown_level({"level": "error"} | record) == "error"
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    log.get_logger().warning(**record)  # type: ignore[arg-type]
+    assert records(stream)[0]["level"] == "warning"
 
 
 def test_what_another_line_says_is_left_out_at_a_terminal_only() -> None:
