@@ -15,7 +15,7 @@ from retter.store.hints import Hints
 from retter.store.owner import OwnerRules
 from retter.store.personal import gives_cookie, is_personal, sets_cookie
 from retter.store.policy import Identity, asks_for_change, ends_session, may_roll
-from retter.store.set_cookie import learn, marks_set
+from retter.store.set_cookie import learn, marks_given, marks_set
 from retter.store.store import ResponseStore
 
 
@@ -78,6 +78,8 @@ class Keeper:
                 identity.owner, now, identity.marks + marks_set(head, rules)
             )
             self._hints.replaced(request, head, rules, now)
+        elif marks := marks_given(request, head, rules):
+            self._store.invalidation.drop_owner(b"", now, marks)
         if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
             self._forget()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from retter.base.limits import PARAMETER_ESCAPES_MAX
 from retter.http.cookies import (
     CSRF,
     IGNORABLE,
@@ -323,14 +324,26 @@ _parameter_goes_on: Final = re.compile(rb"[.+]*+[-~_0-9A-Za-z]|%(?!2[27]|3[CEce]
 
 
 def reflects_referer(request: RequestHead, response: ResponseHead) -> bool:
-    """Return whether a redirect leads to the Referer of the request.
+    """Return whether a redirect leads to the Referer of the request, at once or after a login.
 
     If it was stored, it would redirect other visitors to the place that this visitor came from.
     """
     location, referer = response.first(b"location"), request.first(b"referer")
     if not location or not referer:
         return False
-    if referer in location:
-        return True
     path = b"/" + referer.partition(b"://")[2].partition(b"/")[2]
-    return len(path) > 1 and location == path
+    if referer in location or (location == path and len(path) > 1):
+        return True
+    if PERCENT in location or PERCENT in referer:
+        if location.count(b"%") > PARAMETER_ESCAPES_MAX or referer.count(b"%") > (
+            PARAMETER_ESCAPES_MAX
+        ):
+            return True  # too much to decode
+        location, referer, path = map(unquote_to_bytes, (location, referer, path))
+        if referer in location:
+            return True
+    # `/login?next=/cart`. Elsewhere the path says nothing: who is at `/cart` goes to `/cart/items`.
+    back = b"=" + path
+    return len(path) > 1 and (
+        location.endswith(back) or back + b"&" in location or back + b"#" in location
+    )

@@ -208,6 +208,17 @@ def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
     return marks_of(values, rules)
 
 
+def marks_given(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
+    """Return the marks of the sessions that a login gives to a visitor who had none.
+
+    A session may be given again, such as by an application that has one for each person and not one
+    for each browser. What is stored for it was made before this login.
+    """
+    if request.method in (b"GET", b"HEAD"):
+        return ()
+    return marks_set(response, rules)
+
+
 def _deletes(attributes: bytes, response: ResponseHead) -> bool:
     """Return whether a cookie with these attributes is deleted at once (RFC 6265 section 5.2)."""
     if attributes.count(b";") >= SET_COOKIE_ATTRIBUTES_MAX:

@@ -366,6 +366,26 @@ def test_a_logout_that_carries_one_of_two_sessions_ends_what_both_have() -> None
     assert not site.ask("/wp-admin/", cookie=both).stored
 
 
+@pytest.mark.parametrize("cookie", ["", "theme=dark"])
+def test_a_login_without_a_session_ends_what_the_session_that_it_gives_has(cookie: str) -> None:
+    """An application with one session for each person gives it again to another browser."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.method == "POST":
+            return page("", f"PHPSESSID={ID}", status="303 See Other")
+        return page(f"private page of {len(asked.cookies)}")
+
+    both = f"PHPSESSID={ID}; remember_token={OTHER_ID}"
+    site = Site(answer)
+    site.ask("/login", method="POST")
+    site.ask("/", cookie=both)
+    assert site.proxy.services.store.stats()["owners"] == 1
+    site.ask("/login", cookie=cookie, method="POST")
+    assert site.proxy.services.store.stats()["owners"] == 0
+    site.goes_down()
+    assert not site.ask("/", cookie=both).stored
+
+
 def test_what_was_asked_before_a_logout_by_the_other_cookie_is_not_stored_after_it() -> None:
     site = Site(login_by("auth"))
     site.ask("/start")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.base.limits import PARAMETER_ESCAPES_MAX
 from retter.http.message import ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.personal import (
@@ -107,6 +108,15 @@ def test_what_would_take_too_long_to_search_counts_as_personal() -> None:
         (b"http://a.b/cart?x=1", b"http://a.b/cart?x=1", True),
         (b"http://a.b/cart?x=1", b"/login?next=http://a.b/cart?x=1", True),
         (b"http://a.b/cart", b"/cart", True),
+        (b"http://a.b/cart?x=1", b"/login?next=http%3A%2F%2Fa.b%2Fcart%3Fx%3D1", True),
+        (b"http://a.b/cart?x=1", b"/login?next=/cart?x=1", True),
+        (b"http://a.b/cart?x=1", b"/login?next=%2fcart%3fx%3d1&lang=en", True),
+        (b"http://a.b/%C3%A9tal", b"/login?next=/%c3%a9tal#form", True),
+        (b"http://a.b/cart", b"/login?" + b"%41" * (PARAMETER_ESCAPES_MAX + 1), True),
+        (b"http://a.b/cart", b"/cart/items", False),
+        (b"http://a.b/cart", b"/login?next=/cart/items", False),
+        (b"http://a.b/cart", b"/login?next=%2Fitems", False),
+        (b"http://a.b/", b"/login?next=/", False),
         (b"http://a.b/", b"/", False),
         (b"http://a.b/cart", b"/", False),
         (b"", b"/", False),
