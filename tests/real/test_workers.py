@@ -26,6 +26,7 @@ from tests.real.processes import (
     eventually,
     free_port,
 )
+from tests.real.test_limits import CROWD, DESCRIPTORS, arrive
 from tests.real.test_takeover import OBSERVE, has_ended, is_alive, load_on, serving, stop_all
 from tests.real.wire import fetch
 
@@ -257,6 +258,24 @@ def test_what_is_stored_while_a_successor_starts_is_there_afterwards(
         eventually(lambda: all(fetch(port, "GET", page).stored for page in pages), "all are there")
     finally:
         stop_all(proxy)
+
+
+def test_slow_clients_that_take_all_descriptors_of_the_workers_keep_nobody_out(
+    application: ApplicationProgram, start_retter: StartRetter, loop_name: str
+) -> None:
+    """Each worker makes room by itself: the kernel gives it clients, however many it has."""
+    words = ("--upstream", application.upstream, "--loop", loop_name, "--workers", "2", *OBSERVE)
+    proxy = start_retter(*words, descriptors=DESCRIPTORS)
+    port = proxy.port
+    crowd = arrive(port, 2 * CROWD)
+    try:
+        for _ in range(CLIENTS):  # both workers get some of them
+            assert fetch(port, "GET", "/page").status == 200
+        for pid in workers_of(proxy.pid):
+            assert DESCRIPTORS / 2 < len(os.listdir(f"/proc/{pid}/fd")) <= DESCRIPTORS
+    finally:
+        for sock in crowd:
+            sock.close()
 
 
 class RollingApplication(http.server.BaseHTTPRequestHandler):
