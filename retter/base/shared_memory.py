@@ -11,6 +11,7 @@ step.
     heads      up to where each ring is written
     committed  up to where the removals of each ring are in the shared store
     told       up to where the removals of each ring were told to the other boxes (`--shared`)
+    noted      up to where those that are not told are in a file beside the store
     heard      the last change of another box that each worker has applied
     sessions   a ring for each worker with what it has learnt of sessions (store/shared_sessions.py)
     learnt     up to where each of these rings is written
@@ -48,12 +49,12 @@ SECRETS_BYTES: Final = 1024
 
 # The number of this layout. A process of another version takes over the memory only if it has the
 # same one. Whoever changes anything that workers write there adds one.
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096
 
-PLACE_BYTES: Final = 7 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES
+PLACE_BYTES: Final = 8 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES
 
 
 def places_of(workers: int) -> int:
@@ -78,6 +79,7 @@ class SharedMemory:
         heads: One number for each place; the next ones are beside it, so that one look shows all.
         committed: The same.
         told: The same.
+        noted: The same.
         heard: The same.
         sessions: SESSIONS_BYTES for each place.
         learnt: One number for each place, beside each other.
@@ -94,6 +96,7 @@ class SharedMemory:
     heads: "memoryview[int]"
     committed: "memoryview[int]"
     told: "memoryview[int]"
+    noted: "memoryview[int]"
     heard: "memoryview[int]"
     sessions: tuple[memoryview, ...]
     learnt: "memoryview[int]"
@@ -128,6 +131,7 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         part(places * LINE_BYTES).cast("d"),
         part(places * JUDGEMENT_BYTES),
         tuple([part(NEWS_BYTES) for _ in range(places)]),
+        positions(),
         positions(),
         positions(),
         positions(),

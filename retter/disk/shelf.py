@@ -454,10 +454,17 @@ class DiskShelf:
         """Return the content of a file; empty if it does not exist or cannot be read."""
         return self._folder.read(name, bytes_max)
 
-    def write_soon(self, name: str, data: bytes) -> None:
-        """Write a file of the folder in the thread, if it can be written."""
+    def write_soon(
+        self, name: str, data: bytes, written: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write a file of the folder in the thread; `written` is called if it could be written."""
+
+        def done(result: object) -> None:
+            if result is None:  # else it is the error
+                written()
+
         if not self.lent:
-            self._writer.submit(lambda: self._folder.write(name, data), lambda _: None)
+            self._writer.submit(lambda: self._folder.write(name, data), done)
 
     def write_now(self, name: str, data: bytes) -> None:
         """Write a file of the folder at once, if it can be written."""

@@ -64,7 +64,10 @@ class Siblings:
         for at, ring in enumerate(shared.news):
             reader = RingReader(ring, shared.heads, at, shared.told[at])
             messages = reader.read()
-            removals = Removals(personal=True) if messages is None else merged(messages)
+            if messages is None:  # what is older is in a file, which the next one at its place has
+                reader = RingReader(ring, shared.heads, at, shared.noted[at])
+                messages = reader.read()
+            removals = merged(messages)
             if at == self._place:
                 self.own = removals
             elif removals:
@@ -81,6 +84,17 @@ class Siblings:
     def told(self, position: int) -> None:
         """Note that the server knows this worker's removals up to this position."""
         self._shared.told[self._place] = position
+
+    def noted(self, position: int) -> None:
+        """Note that what is not told of it until this position is in a file beside the store."""
+        self._shared.noted[self._place] = position
+
+    @property
+    def is_to_be_noted(self) -> bool:
+        """Whether the ring may soon lose what is neither told nor noted."""
+        shared, here = self._shared, self._place
+        safe = max(shared.told[here], shared.noted[here])
+        return self.position - safe > shared.news[here].nbytes // 2
 
     # -- what others have removed
 

@@ -259,7 +259,8 @@ class Sharing:
         if len(names) != self._names_known:
             self._names_known = len(names)
             self.shelf.outbox.names(names)
-        if now >= self._place_due_at:
+        siblings = self.shelf.siblings
+        if now >= self._place_due_at or (siblings is not None and siblings.is_to_be_noted):
             self._place_due_at = now + PLACE_EVERY_S
             disk, place = self._services.disk, self.shelf.heard.place
             if disk is None:
@@ -275,10 +276,17 @@ class Sharing:
         if outbox.noted == self._untold_noted:
             return
         self._untold_noted = outbox.noted
-        untold = outbox.untold
+        untold, siblings = outbox.untold, self.shelf.siblings
+        position = siblings.position if siblings is not None else 0
+
+        def written() -> None:
+            if siblings is not None:
+                siblings.noted(position)
+
         if untold or self._is_untold_written:
             self._is_untold_written = bool(untold)
-            disk.write_soon(self._untold_name, packed_removals(untold) if untold else b"")
+            data = packed_removals(untold) if untold else b""
+            disk.write_soon(self._untold_name, data, written)
 
     def close(self) -> None:
         """Tell what is untold, and close the connections."""

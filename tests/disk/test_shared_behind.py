@@ -39,6 +39,7 @@ def small_memory() -> SharedMemory:
         heads=memoryview(bytearray(8 * PLACES)).cast("q"),
         committed=memoryview(bytearray(8 * PLACES)).cast("q"),
         told=memoryview(bytearray(8 * PLACES)).cast("q"),
+        noted=memoryview(bytearray(8 * PLACES)).cast("q"),
         heard=memoryview(bytearray(8 * PLACES)).cast("q"),
         sessions=(),
         learnt=memoryview(b"").cast("q"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retter.base.shared_memory import SharedMemory, bytes_for, divided
+from retter.base.shared_memory import NEWS_BYTES, SharedMemory, bytes_for, divided
 from retter.base.worker_place import WorkerPlace
 from retter.disk.news import News
 from retter.disk.shared_behind import NoShelf, SharedBehind, follow
@@ -18,6 +18,7 @@ from tests.support.far import Box, FakeServer, settle
 from tests.support.stores import ALICE, BOB
 
 NAME = b"a box"
+LONG_BYTES = NEWS_BYTES // 10  # of one key; in the ring it takes twice that
 
 
 class Worker(Box):
@@ -207,6 +208,36 @@ def test_a_new_worker_goes_on_where_the_others_are_and_tells_what_the_dead_one_c
     settle(clock, other, first, again, seconds=3.0)
     assert found(other, b"/page", ALICE) is None
     assert again.heard == [] and len(other.heard) == 1
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_the_next_worker_tells_what_its_ring_has_lost(
+    server: FakeServer, clock: Clock, workers: tuple[Worker, Worker], other: Box, noted: bool
+) -> None:
+    """What is noted, is in a file. Of what is not, too much is told, never too little."""
+    for target in (b"/page", b"/purged"):
+        put(other, target)
+    settle(clock, other, *workers)
+    server.trouble = "it is away"
+    first, second = workers
+    first.store.invalidation.purge(url=identity_of(first, b"/purged").url, now=clock.now)
+    written = first.news.position
+    for number in range(8):
+        long = b"*https://shop.example/%d" % number + b"x" * LONG_BYTES
+        first.store.invalidation.take_back(Removals(keys={long}), clock.now)
+    assert first.shelf.siblings is not None
+    assert first.shelf.siblings.is_to_be_noted
+    if noted:
+        first.shelf.siblings.noted(first.news.position)
+        assert not first.shelf.siblings.is_to_be_noted
+    else:
+        first.shelf.siblings.noted(written)
+    again = Worker(server, clock, second.shared, 0, "again")
+    server.trouble = ""
+    settle(clock, other, again, second, seconds=3.0)
+    assert (found(other, b"/page") == PAGE) is noted
+    assert again.shelf.siblings is not None
+    assert again.shelf.siblings.own.everything is not noted
 
 
 def test_what_a_worker_could_not_tell_that_never_comes_back_the_first_one_tells(

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from retter.base.shared_memory import bytes_for, divided
+from retter.base.worker_place import WorkerPlace
 from retter.breaker import Mode, State
 from retter.config.settings import ConfigError, Settings
+from retter.disk.news import News
+from retter.far.siblings import Siblings
 from retter.proxy import sharing
 from retter.proxy.sharing import far_keys, tell_circuit, tell_pause, tell_resume
 from retter.store.packed_removals import packed_removals, unpacked_removals
@@ -362,6 +366,29 @@ def test_what_is_untold_stays_beside_the_disk_until_the_server_has_it(tmp_path: 
     boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
     assert heard.stats()["changes_heard"] == before + 1
     assert disk.read_file(sharing.UNTOLD, 1000) == b""
+
+
+def test_what_the_ring_of_a_worker_may_lose_is_noted_before(tmp_path: Path) -> None:
+    """A crowd of changes while the server is away: if the worker is killed, nobody else has it."""
+    boxes = Boxes(1)
+    disk = open_at(tmp_path / "store", boxes.clock)
+    proxy = boxes.add(disk=disk)
+    boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
+    shelf, shared = proxy.services.far, divided(memoryview(bytearray(bytes_for(2))), 2)
+    assert shelf is not None
+    news = News(shared, 0)
+    shelf.join(Siblings(WorkerPlace(0, 2, 0, shared), news))
+    boxes.server.trouble = "away"
+    boxes.pass_time(sharing.PLACE_EVERY_S / 2)
+    purge = Removals(purges=[Purge(b"/purged", None, None)])
+    for removals in (purge, *[Removals(keys={bytes([n]) * 20_000}) for n in range(5)]):
+        news.publish(removals)
+        shelf.removed(removals)
+    boxes.pass_time(1.5)
+    untold = unpacked_removals(disk.read_file(sharing.UNTOLD, 1_000_000))
+    assert untold.purges == purge.purges and len(untold.keys) == 5
+    assert shared.noted[0] == news.position and shared.told[0] < news.position
+    disk.close()
 
 
 def test_what_workers_could_not_tell_that_are_no_more_the_first_one_tells(tmp_path: Path) -> None:
