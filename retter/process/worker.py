@@ -164,6 +164,8 @@ class Worker:
 
     def _on_take_over(self) -> None:
         """Somebody has taken this process for the supervisor, who alone can start a successor."""
+        if self.stopping.is_set():
+            return  # for instance because the supervisor was killed
         log.info("signal-passed-on", signal="SIGUSR2", supervisor=os.getppid())
         self._link.tell(Kind.TAKE_OVER)
 

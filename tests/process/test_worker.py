@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from retter.admin.worker_figures import Board
 from retter.base.shared_memory import bytes_for, divided
@@ -124,6 +125,21 @@ def test_it_passes_the_signal_for_a_successor_on() -> None:
             os.kill(os.getpid(), signal.SIGUSR2)
             assert await supervisor.hears() == Message(Kind.TAKE_OVER)
             supervisor.say(Kind.DRAIN)
+
+    asyncio.run(main())
+
+
+def test_it_passes_nothing_on_when_its_supervisor_was_killed() -> None:
+    async def main() -> None:
+        supervisor = Supervisor(store_memory_bytes=0, store_object_bytes_max=0)
+        with capture_logs() as logs:
+            async with serving(supervisor) as task:
+                supervisor.link.close()
+                while not any(one["event"] == "supervisor-gone" for one in logs):
+                    assert not task.done()
+                    await asyncio.sleep(0)
+                os.kill(os.getpid(), signal.SIGUSR2)
+        assert "signal-passed-on" not in [one["event"] for one in logs]
 
     asyncio.run(main())
 
