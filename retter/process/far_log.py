@@ -1,4 +1,4 @@
-"""Log lines about what boxes share: whether the server is there, and how many boxes are."""
+"""Log lines about the server of `--shared`: whether it can be used, and the number of boxes."""
 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
@@ -18,7 +18,7 @@ class FarLog:
         """Log what has changed."""
         far, place = self._services.far, self._services.place
         if far is None or (place is not None and not place.leads):
-            return  # the first worker tells it for all
+            return  # the first worker logs it for all
         trouble = far.away(now)
         if trouble and not self._away:
             log.warning(

@@ -1,4 +1,4 @@
-"""The workers as the supervisor sees them: which one to start, to tell, to kill, and when. Pure.
+"""The workers as the supervisor sees them: which one to start, reload or kill, and when. Pure.
 
 A worker goes through phases:
 
@@ -16,17 +16,17 @@ from typing import Final
 
 from retter.process.backoff import Backoff
 
-# A worker that says nothing for so long hangs: no request, and no step of the event loop, takes
+# A worker without a heartbeat for this long hangs: no request, and no step of the event loop, takes
 # that time.
 SILENT_S: Final = 10.0
 
 # Time for a worker to begin to serve: half a second, or much more on a machine that swaps.
 START_S: Final = 60.0
 
-# Time for a worker to apply new settings; the next one is told after that in any case.
+# Time for a worker to apply new settings; after that, the next one is reloaded in any case.
 RELOAD_S: Final = 10.0
 
-# If no worker could ever serve, so many deaths of one of them end the whole.
+# If no worker has ever served, this many deaths of one of them end RETTER.
 DEATHS_AT_START_MAX: Final = 5
 
 # A worker that drains ends by itself after `drain_s`. This is added for closing its files.
@@ -34,7 +34,7 @@ DRAIN_MARGIN_S: Final = 5.0
 
 
 class Phase(Enum):
-    """What a worker does."""
+    """The phase of a worker's life."""
 
     WAITING = "waiting"  # to be started
     STARTING = "starting"
@@ -44,7 +44,7 @@ class Phase(Enum):
 
 
 class Do(Enum):
-    """What the supervisor has to do."""
+    """An action of the supervisor."""
 
     START = "start"
     CLOSE_STORE = "close the store"
@@ -88,7 +88,7 @@ class Fleet:
     Attributes:
         stopping: Whether all of them are to end.
         has_served: Whether all of them have served at the same time.
-        reloading: Whether some may still have the settings of before.
+        reloading: Whether some may still have the previous settings.
     """
 
     def __init__(self, workers: int) -> None:
@@ -130,7 +130,7 @@ class Fleet:
     def reloaded(self, index: int) -> None:
         """A worker has applied new settings, or has refused them.
 
-        If it was told before the latest reload, it may have read the settings of before that.
+        If it was told before the latest reload, it may have read older settings.
         """
         worker = self._workers[index]
         if self._reload_begun_at <= worker.told_at < inf:
@@ -142,7 +142,7 @@ class Fleet:
         self._workers[index].closing = False
 
     def drains(self, index: int, now: float, drain_s: float) -> None:
-        """A worker drains, because somebody has asked it to."""
+        """A worker drains, because somebody has sent it a signal."""
         worker = self._workers[index]
         if worker.phase in (Phase.STARTING, Phase.SERVING):
             self._enter(index, Phase.DRAINING, now)
@@ -154,7 +154,7 @@ class Fleet:
         lived_s = now - worker.since if worker.phase is not Phase.STARTING else 0.0
         worker.deaths += worker.phase is Phase.STARTING
         asked = worker.phase is Phase.DRAINING
-        worker.reload_asked, worker.told_at = False, inf  # the next one begins with the new ones
+        worker.reload_asked, worker.told_at = False, inf  # the next process reads the new settings
         self.closed(index)
         if self.stopping:
             self._enter(index, Phase.ENDED, now)
@@ -167,13 +167,13 @@ class Fleet:
         worker = self._workers[index]
         worker.phase, worker.since, worker.killed, worker.end_by = phase, now, False, inf
 
-    # -- what somebody wants
+    # -- orders
 
     def reload(self, now: float) -> list[Step]:
         """Have all workers read their settings again, one after the other.
 
-        Meanwhile they have different settings, so what one stores may be what another should not
-        show. So none writes to the shared store until all have the new settings.
+        Meanwhile they have different settings: a page that one may store for everyone may be
+        private by the rules of another. So none writes to the shared store until all are reloaded.
         """
         self.reloading, self._reload_begun_at = True, now
         steps: list[Step] = []
@@ -200,7 +200,7 @@ class Fleet:
     # -- the clock
 
     def tick(self, now: float, beats: list[float]) -> list[Step]:
-        """Return what is to be done now.
+        """Return the steps that are due now.
 
         Args:
             beats: When each worker was last alive.

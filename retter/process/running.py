@@ -30,7 +30,7 @@ from retter.proxy.sampling import client_connection_class
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
-# What few processes need is imported where it is needed: it takes memory.
+# Modules that few processes need are imported where they are needed: they take memory.
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
     from retter.admin.watch import Watch
@@ -62,8 +62,8 @@ class RunningProxy:
         self._services = proxy.services
         self._inheritance = inheritance
         self._handed_over = False
-        self._giver: Giver | None = None  # to the process that takes over
-        self._taker: Taker | None = None  # from the one before
+        self._giver: Giver | None = None  # sends the state to the process that takes over
+        self._taker: Taker | None = None  # receives the state of the process before
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._certificates: Certificates | None = None
@@ -119,7 +119,7 @@ class RunningProxy:
         return new
 
     def watch(self) -> "Watch":
-        """Return who looks after the situation: the admin listener's, or one that begins now."""
+        """Return the watch of the situation: the admin listener's, or a new one."""
         if self._admin is not None:
             return self._admin.watch
         from retter.admin.controls import Controls
@@ -132,10 +132,10 @@ class RunningProxy:
     def tell_figures(
         self, watch: "Watch", *, leads: bool, metrics: bool
     ) -> Callable[[float], None]:
-        """Tell the other workers what this one counts; the leading one adds all up.
+        """Write this worker's figures for the other workers; the leading worker adds them up.
 
         Returns:
-            Tells it at once; it is told once a second without that.
+            A function that writes them at once, and not only once a second.
         """
         from retter.admin.transitions import TransitionHistory
         from retter.admin.workers import tell_figures
@@ -275,9 +275,9 @@ class RunningProxy:
         return listener
 
     def _operators_socket(self, address: ListenAddress) -> socket.socket:
-        """Return the admin listener's socket: there, or where nobody has named an address nearby.
+        """Return the admin listener's socket; with `auto`, on the next port if that one is in use.
 
-        A second RETTER on one machine is no mistake, and shall have its dashboard too.
+        So a second RETTER on one machine has a dashboard too.
         """
         ports = range(address.port, address.port + ADMIN_TRIES)
         if self._services.settings.admin != "auto":
@@ -340,8 +340,8 @@ class RunningProxy:
         while True:
             await read_what_has_come()
             ends = now >= until
-            # Its successor serves: nobody waits for the end of this process, so it can wait for the
-            # next request of each client.
+            # If a successor serves, nobody waits for the end of this process. So it can wait for
+            # the next request of each client.
             self._proxy.drain(now, inf if self._handed_over and not ends else DRAIN_IDLE_S)
             if not services.clients.connections or ends:
                 break
@@ -431,8 +431,8 @@ async def running(
         on_transition: Called on the loop for every change of the circuit's state; it must be quick.
         by_itself: RETTER is the whole program, so `admin="auto"` means a listener.
         inheritance: Sockets that this process received at its start.
-        place: Of this process among several workers.
-        secrets: Of all these workers.
+        place: The place of this process among several workers.
+        secrets: The secrets of all these workers.
 
     Raises:
         ListenError: An address cannot be listened on.

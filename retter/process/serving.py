@@ -1,4 +1,4 @@
-"""What every process that serves does, whether it is the only one or one of several workers."""
+"""Set-up of a process that serves, whether it is the only one or one of several workers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -38,7 +38,7 @@ def log_situations(
     """Log what changes about the application and the circuit.
 
     Args:
-        watch: Who knows the situation; None: another worker logs it.
+        watch: The watch of the situation; None: another worker logs it.
     """
     proxy.on_second(faults.on_second)
     proxy.on_second(transitions.on_second)
@@ -49,7 +49,7 @@ def log_situations(
 
 
 def log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:
-    """Call once a second those that log what has happened since."""
+    """Call once a second all reporters that write summaries into the log."""
     services = proxy._services
     for reporter in (
         Digest(services),

@@ -1,4 +1,4 @@
-"""Writes what the situation is when it changes, and what an incident was when it is over.
+"""Logs each change of the situation, and each incident when it is over.
 
 A change from one good situation to another is not written: visitors come and go all day.
 """
@@ -11,7 +11,7 @@ from retter.admin.situation import TONES, Situation, length
 from retter.admin.watch import Watch
 from retter.telemetry.log import get_logger
 
-# Between two lines, in seconds: a situation that flaps is told of six times a minute.
+# Between two lines, in seconds: a situation that flaps is logged six times a minute.
 AGAIN_S = 10.0
 
 _WORTH_A_LINE = TONES.index("note")
@@ -29,13 +29,13 @@ class SituationLog:
         watch.on_incident_over.append(self.on_incident_over)
 
     def sentences(self, now: float) -> dict[str, Any]:
-        """Return what the line of a change of the circuit says of the situation."""
+        """Return the sentences about the situation for the line of a change of the circuit."""
         situation = self._watch.look(now)
         self._logged = situation
         return {"situation": situation.row, "tone": situation.tone, "now": situation.now}
 
     def on_second(self, now: float) -> None:
-        """Write what is new."""
+        """Log the situation if it has changed."""
         situation, logged = self._watch.situation, self._logged
         if situation.row == logged.row:
             return
@@ -59,7 +59,7 @@ class SituationLog:
         )
 
     def on_incident_over(self, incident: Incident) -> None:
-        """Write what an incident was."""
+        """Log an incident that is over."""
         document = incident.document()
         log.info("incident", words=words(document), **document)
 

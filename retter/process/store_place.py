@@ -1,4 +1,4 @@
-"""Where the store is that several workers share: in `--store`, or else in memory."""
+"""The place of the store that several workers share: in `--store`, or else in memory."""
 
 import contextlib
 import fcntl

@@ -54,7 +54,7 @@ from retter.telemetry.log import configure as configure_log
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
-# How often the workers are looked at.
+# The interval between two looks at the workers.
 TICK_S: Final = 0.5
 
 # Time for a successor to serve (signals.py).
@@ -65,8 +65,8 @@ SAME_SIGNAL_S: Final = 1.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
-# Signals that a process gets when it reads a page of a file that is not there (SIGBUS), or what is
-# no memory because of wrong numbers in the file.
+# Signals that a process gets when it reads a missing page of a file (SIGBUS), or an invalid address
+# because of wrong numbers in the file (SIGSEGV).
 _BROKEN: Final = (signal.SIGBUS, signal.SIGSEGV)
 
 _STORE_BROKEN: Final = "a worker died while it read the database"
@@ -305,10 +305,10 @@ class Supervisor:
         os.pwrite(self._settings_fd, _SETTINGS_HEAD.pack(len(data), crc32(data)) + data, 0)
 
     def _reread_settings(self) -> Settings:
-        """Return in a worker what the supervisor has written.
+        """Read, in a worker, the settings that the supervisor has written.
 
         Raises:
-            ConfigError: It writes others just now, and tells of them in a moment.
+            ConfigError: The supervisor writes new settings just now; it sends another reload soon.
         """
         size, checksum = _SETTINGS_HEAD.unpack(os.pread(self._settings_fd, _SETTINGS_HEAD.size, 0))
         data = os.pread(self._settings_fd, size, _SETTINGS_HEAD.size)
@@ -458,7 +458,7 @@ class Supervisor:
             self._tell(index, Kind.CLOSE_STORE)  # as all others were told
 
     def _close_in_worker(self, ours: socket.socket, index: int) -> None:
-        """Close what is the supervisor's alone. Else its end would not end the other workers."""
+        """Close the supervisor's own descriptors, so that the workers notice when it ends."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -560,7 +560,7 @@ class Supervisor:
                 self._exit_of[pid] = code
 
     def _leave_store(self) -> None:
-        """Go on with the memory near each worker: reading the store has killed one.
+        """Continue with the memory near each worker: reading the store has killed one.
 
         A page that cannot be read raises a signal in place of an exception. All others would die in
         the same way. The next start sets the database aside (disk/folder.py).
@@ -605,8 +605,8 @@ def worker_count(wanted: int) -> int:
 def share_imports(settings: Settings) -> None:
     """Import what each worker needs: then all of them have it in the same memory.
 
-    The garbage collector would write to every object, and so copy it for each worker. It leaves
-    alone what was made until now.
+    The garbage collector would write to every object, and so copy it for each worker. So it is
+    told to ignore all objects that exist now.
     """
     wanted = ["uvloop"] if settings.event_loop != "asyncio" else []
     if settings.admin not in ("off", ""):
@@ -632,7 +632,7 @@ def supervise(settings: Settings, reread: Callable[[], Settings]) -> int:
     if settings.shared:
         from retter.proxy.sharing import far_keys
 
-        far_keys(settings)  # each worker would say what is wrong
+        far_keys(settings)  # otherwise each worker would report the mistake
     workers = worker_count(settings.workers)
     share_of(settings, workers, index=0)
     share_imports(settings)

@@ -1,10 +1,10 @@
 """Log lines when no connection to the application is possible, and when it is possible again.
 
-The same for the resolver of its name. Once each: a line for every refused request would bury the
-log at that time.
+The same for the resolver of its name. Each is logged once: a line for every refused request would
+bury the log.
 
-While none can be made and no visitor comes to try it, the address is tried every few seconds: else
-a refusal would be told for as long as nobody asks, however well the application is by then.
+While no connection can be made and no visitor comes, the address is tried every few seconds.
+Otherwise the fault would be shown until the next request, even if the application is up again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from retter.telemetry.log import get_logger
 # An application that comes and goes gets six lines a minute at most.
 AGAIN_S = 10.0
 
-# One connection, closed at once: an application that has come back is seen before anybody worries.
+# One connection, closed at once: so an application that has come back is noticed soon.
 TRY_S = 5.0
 
 log = get_logger()
@@ -57,7 +57,7 @@ class Absence:
         self._services = services
         self._probe = probe
         self._dials = services.pool.dials
-        self._tried_at = services.loop.time()  # by whomever
+        self._tried_at = services.loop.time()  # by a request or by the probe
         self._application = Spell()
         self._resolver = Spell()
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # open the store before.
 ORPHAN_S = 1.0
 
-# How a supervisor tells that another process serves on the same sockets from now on.
+# The supervisor's message that another process serves on the same sockets from now on.
 HANDED_OVER = "handed over"
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -49,14 +49,14 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
-    """What a worker gets from its supervisor.
+    """The parts that a worker gets from its supervisor.
 
     Attributes:
-        settings: Of the whole RETTER.
+        settings: The settings of RETTER as a whole.
         reread: Returns the settings that the supervisor has read.
         sockets: Its listening sockets.
         link: Its end of the link to the supervisor.
-        secrets: Of all workers.
+        secrets: The secrets of all workers.
         store: The folder of the store that all of them share.
     """
 

@@ -1,7 +1,7 @@
-"""What the supervisor and a worker tell each other: one message in each packet of a socket pair.
+"""Messages between the supervisor and a worker: one in each packet of a socket pair.
 
-The pair keeps the limits of messages (SOCK_SEQPACKET), and its end tells each side that the other
-one has ended, however it ended.
+The pair keeps message boundaries (SOCK_SEQPACKET). Each side notices when the other one has ended,
+in whatever way.
 """
 
 import asyncio

@@ -6,8 +6,8 @@ from typing import Final
 
 from retter.config.settings import ConfigError, Settings
 
-# What the memory near each worker has of `--store-memory` if the shared store is in memory too. All
-# workers together have so much; the rest is for the shared store.
+# The part of `--store-memory` that all workers' near stores have together if the shared store is in
+# memory too. The rest is for the shared store.
 NEAR_SHARE: Final = 1 / 4
 
 # Less would hold some dozens of pages.

@@ -35,7 +35,7 @@ class WorkerSockets:
     """The sockets of all workers, by address.
 
     Attributes:
-        addresses: The addresses as one would type them.
+        addresses: The addresses as an operator would write them.
         admin: The socket of the admin listener, which the first worker has; None without one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Event streams that are waited for: which requests are streams before their answer has begun.
+"""Awaited event streams: recognises a request for a stream before its answer has begun.
 
 Many frameworks send the head of a stream with its first event, which may come after minutes. So a
 request whose `Accept` is `text/event-stream` alone, as that of a browser's EventSource, holds no
@@ -61,7 +61,7 @@ class AwaitedStreams:
         return ON_CREDIT
 
     def begin(self, route: bytes, client: int, now: float) -> int:
-        """Take in a request: as `judge`. Unless it is NOT_AWAITED, `end` is to be called once."""
+        """Count a request and judge it. Unless it is NOT_AWAITED, call `end` once."""
         how = self.judge(route, client, now)
         if how == ON_CREDIT:
             self._on_credit += 1
@@ -81,7 +81,7 @@ class AwaitedStreams:
     def answered(
         self, route: bytes, status: int, outcome: Outcome, now: float, *, stream: bool
     ) -> None:
-        """Take in what the answer to a request for events was, however it was taken.
+        """Learn whether the answer to a request for events was a stream.
 
         A failure says nothing, nor does 204, which ends a stream for good (HTML Living Standard,
         section 9.2). A 4xx on a route of streams speaks of that request alone: anybody may ask

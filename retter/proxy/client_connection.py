@@ -232,7 +232,7 @@ class DownstreamConnection(Requester):
         self.out.transport.abort()
 
     def close_midway(self, *, reset: bool) -> None:
-        """Close in the middle of a response; `reset` where nothing else shows that it is cut."""
+        """Close in the middle of a response; `reset` if nothing else shows that it is truncated."""
         if reset:
             sock = self.out.transport.get_extra_info("socket")
             if sock is not None:
@@ -245,9 +245,9 @@ class DownstreamConnection(Requester):
         return self.work is None and self.requests.buffer is None and self.phase is _OPEN
 
     def waits_since(self) -> float:
-        """Return since when it waits for its client (monotonic seconds), infinity if it does not.
+        """Return since when it waits for its client (monotonic seconds); infinity: it does not.
 
-        It waits for a request, for a body, or until the client reads, or closes at the end.
+        It waits for a request, for a body, for the client to read, or for its close at the end.
         """
         settings = self._services.settings
         if self.phase is _LINGERING and self.out.backlog is None:

@@ -117,8 +117,8 @@ def request_body(services: Services, parsed: ParsedRequest, client: int) -> Requ
 def _is_free(connection: Requester) -> bool:
     """Return whether no request is being worked on.
 
-    For use after a call that may have begun one: mypy, and so compiled code, would take an earlier
-    look at `work` for still true.
+    For use after a call that may have begun one: mypy, and so compiled code, would otherwise
+    believe that `work` has not changed.
     """
     return connection.work is None
 

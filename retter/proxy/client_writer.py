@@ -1,4 +1,4 @@
-"""What is written to one client, and what of it the client has not taken yet."""
+"""Writes to one client, and keeps count of the octets that it has not read yet."""
 
 import asyncio
 from typing import Protocol, cast
@@ -14,7 +14,7 @@ JOIN_BYTES_MAX = 64 * 1024
 
 
 class BacklogOwner(Protocol):
-    """Who decides whether more may be added to a backlog."""
+    """Decides whether more may be added to a backlog."""
 
     def backlog_grows(self) -> None: ...
 
@@ -26,9 +26,9 @@ class ClientWriter:
         traffic: Octets received and sent, of the process.
 
     Attributes:
-        transport: The connection's own, or a SlicedBody in its place.
-        backlog: While the client does not keep up.
-        open: False drops all that is written.
+        transport: The connection's transport, or a SlicedBody in its place.
+        backlog: Set while the client reads more slowly than RETTER writes, else None.
+        open: If False, all that is written is dropped.
     """
 
     __slots__ = ("_owner", "_probed", "_traffic", "_unsent", "backlog", "open", "transport")
@@ -37,8 +37,8 @@ class ClientWriter:
         self.transport = transport
         self.open = True
         self.backlog: Backlog | None = None
-        # Known only while there is a backlog: a connection and its writer that always knew each
-        # other could be freed by the garbage collector alone.
+        # Set only while there is a backlog: if a connection and its writer always referred to each
+        # other, only the garbage collector could free them.
         self._owner: BacklogOwner | None = None
         self._probed = False  # the first octet of the answer has been sent ahead
         self._unsent = 0  # octets, if the client has taken nothing since last seen
@@ -79,7 +79,7 @@ class ClientWriter:
             self.transport.writelines((head, body))
 
     def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
-        """Write a large stored response so that what the client has not taken is no copy of it."""
+        """Write a large stored response; its octets that the client has not read are no copy."""
         if not self.open:
             return
         transport = self.transport
@@ -98,7 +98,7 @@ class ClientWriter:
         return isinstance(self.transport, SlicedBody)
 
     def write_slices(self) -> bool:
-        """Write as much of a stored body as the client takes; whether nothing of it is left."""
+        """Write as much of a stored body as the client reads; True if all of it is written."""
         slices = self.transport
         if not isinstance(slices, SlicedBody):
             return True
@@ -110,7 +110,7 @@ class ClientWriter:
         return False
 
     def write_eof(self) -> None:
-        """Close our direction, or all of the connection where TLS knows no half."""
+        """Close the sending direction; over TLS, which cannot be half-closed, close both."""
         if self.open:
             if self.transport.can_write_eof():
                 close_sending(self.transport)
@@ -125,12 +125,12 @@ class ClientWriter:
         self._probed = True
 
     def _after_probe(self, data: bytes) -> bytes:
-        """Return what is left of an answer whose first octet has been sent ahead."""
+        """Return the rest of an answer whose first octet has been sent ahead."""
         assert data.startswith(PROBE), "all answers begin with it"
         self._probed = False
         return data[len(PROBE) :]
 
-    # -- what the client has not taken
+    # -- what the client has not read
 
     def begin_backlog(self, backlog: Backlog, owner: BacklogOwner) -> None:
         """The client does not keep up from here on."""

@@ -26,7 +26,7 @@ EXPIRED_AT_ONCE_MAX = 8
 
 
 class ClientConnection(Protocol):
-    """The common part of all client connections, whatever they wait for."""
+    """The common part of all client connections."""
 
     peer: str  # the address that it counts for; "" if none: a Unix socket, or not yet known
     deadline: float

@@ -1,4 +1,4 @@
-"""A request that waits until what is stored for it has been read: from a slow disk, or far away."""
+"""A request that waits until its stored response is read: from a slow disk, or from another box."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class AwaitedLookup:
         self._began_at = began_at
 
     def done(self, found: "dict[bytes, Found]") -> None:
-        """It has been read, or takes too long."""
+        """The read is done, or takes too long."""
         for key, one in found.items():
             self._services.store.shelves.promote(key, one)
         self.decide()
@@ -60,7 +60,7 @@ def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) ->
 
 
 def waits_for_far(services: Services, client: Client, parsed: ParsedRequest) -> bool:
-    """Have read what other boxes share for a request; False if there is nothing to wait for."""
+    """Begin to read from other boxes for a request; False if there is nothing to wait for."""
     waiter = AwaitedLookup(services, client, parsed, services.loop.time())
     if not read_far(services, parsed, waiter.decide):
         return False

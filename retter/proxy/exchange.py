@@ -244,7 +244,7 @@ def _log(
 def _begin_delivery(
     delivery: Delivery, body: bytes, complete: bool, trailers: Trailers, now: float
 ) -> None:
-    """Begin it. A fault of our own is told to it: its connection would tell the exchange."""
+    """Begin a delivery; if that fails, end it here: its connection would report to the exchange."""
     try:
         delivery.begin(body, complete, trailers, now)
     except Exception:
@@ -308,7 +308,7 @@ class Exchange(Work):
     _upstream: UpstreamConnection | None = None
     _retried = False
     _unsent = False  # the connection was lost before the request was sent
-    _blocked_since = _FOREVER  # since when the client does not read, not even a 1xx
+    _blocked_since = _FOREVER  # when the client stopped reading; it did not even read a 1xx
 
     def __init__(
         self,
@@ -322,7 +322,7 @@ class Exchange(Work):
         forwarding: ForwardingFields,
         awaited: int = NOT_AWAITED,
     ) -> None:
-        self.awaited = awaited  # not NOT_AWAITED: an event stream that has not begun
+        self.awaited = awaited  # unless NOT_AWAITED: an event stream that has not begun
         self._services = services
         self._client: Client | None = client  # None: a request of RETTER's own
         self._forwarding = forwarding
@@ -331,6 +331,7 @@ class Exchange(Work):
         self._entry = entry  # the earlier stored response, to compare with
         permit.holder = self
         self.stage = _QUEUED
+        # By the access log's clock: its arrival. By the loop's: when it left for the application.
         self._began_at = self.started_at = now
         if services.access_log is not None:
             self._began_at = services.access_log.clock() if body is None else body.began_at
@@ -445,7 +446,7 @@ class Exchange(Work):
         self._upstream.write(body.framed(data))
 
     def _await_first_byte(self, now: float) -> None:
-        """Limit the wait for the response; until the request is complete, the client's apply."""
+        """Limit the wait for the response; until the request is complete, the client is limited."""
         wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
         complete = self._body is None or self._body.complete
         self.deadline = now + wait_s if complete else _FOREVER
@@ -478,7 +479,7 @@ class Exchange(Work):
         services, client, parsed = self._services, self._client, self._parsed
         identity = parsed.identity
         is_page, entry = identity.store, self._entry
-        equal: bytes | None = None  # the same body, as it is stored
+        equal: bytes | None = None  # the stored body, if it is the same
         if entry is not None and is_page and entry[BODY] == body:
             equal = entry[BODY]
         if (

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def read_far(services: Services, parsed: ParsedRequest, done: Callable[[], None]) -> bool:
-    """Read what boxes share for a request; False if that is not worth a wait.
+    """Read the shared responses for a request; False if that is not worth a wait.
 
     Args:
-        done: Called later, when what was found is in memory, or when it takes too long.
+        done: Called later: the responses found are in memory, or the read takes too long.
     """
     far = services.far
     if far is None or not parsed.identity.stands_in:

@@ -9,8 +9,8 @@ from retter.proxy.services import Services
 def memo_lookups(services: Services) -> dict[str, tuple[int, int]]:
     """Return hits and misses of the memos of heads, by kind.
 
-    Most hits are worked out: counting them would be a count more for every request. The numbers
-    never fall.
+    Most hits are computed, because to count them would cost every request something. The
+    numbers never fall.
     """
     counters, heads = services.counters, services.heads
     misses = sum([memo.misses for memo in heads.request_memos.values()])

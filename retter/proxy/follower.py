@@ -11,19 +11,19 @@ from retter.store.write_behind import Found, Purge, Removals, Shelf, Slot, Write
 
 
 class Listener(Protocol):
-    """Who is told."""
+    """Receives each change of the store."""
 
     def changed(self, key: bytes) -> None:
-        """Something else is stored under a key now, or nothing."""
+        """The entries under a key have changed or were removed."""
         ...
 
     def removed(self, removals: Removals) -> None:
-        """Something was taken back."""
+        """Stored responses were removed."""
         ...
 
 
 class _Nothing:
-    """A shelf on which nothing stands."""
+    """A disk without any entries."""
 
     def read(self, key: bytes, now: float) -> Found | None:
         return None
@@ -42,7 +42,7 @@ class Follower(WriteBehind):
     """Reports changes to its listeners.
 
     Attributes:
-        inner: That of a disk, which gets the changes as well.
+        inner: The object of the disk, which gets the changes as well.
         listeners: The objects that get each change.
     """
 
@@ -59,7 +59,7 @@ class Follower(WriteBehind):
             listener.changed(key)
 
     def withdrawn(self, key: bytes, now: float) -> None:
-        """The application has taken a page back."""
+        """The application has withdrawn a page."""
         if self.inner is not None:
             self.inner.withdrawn(key, now)
         self._tell(Removals(keys={key}))
@@ -85,7 +85,7 @@ class Follower(WriteBehind):
         self._tell(Removals(personal=True))
 
     def purge(self, purge: Purge, now: float) -> None:
-        """An operator drops what fits."""
+        """An operator drops the matching entries."""
         if self.inner is not None:
             self.inner.purge(purge, now)
         everything = purge == Purge(None, None, None)

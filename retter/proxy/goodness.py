@@ -1,6 +1,6 @@
 """Whether an answer with a good status is a good answer.
 
-A status says what the application meant, not what came of it: PHP without its database sends
+A status says what the application meant to send, not what it sent: PHP without its database sends
 `200 DB error: too many connections`, a worker that runs out of memory an empty 200, a theme whose
 query has failed a page without its articles. None of them may take the place of the good page that
 is stored. So an answer is judged by its body and by what is stored for the same request:
@@ -34,18 +34,18 @@ from retter.store.record import StoredResponse
 
 # Error pages are a few hundred octets, with a designer's hand 10 KiB; pages about errors are more.
 SMALL_BYTES_MAX: Final = 16 * 1024
-# Nothing is stored to compare it with: of what is so small the text is most, or all.
+# Without a stored response to compare: in a body this small, the text is most of it, or all.
 NEW_BYTES_MAX: Final = 4 * 1024
 # PHP sends the line ends around its code even if that has died. A page has more than this.
 BLANK_BYTES_MAX: Final = 64
 # Twice a small page: a body is decoded to this at most, to be compared with another one.
 COMPARED_BYTES_MAX: Final = 2 * SMALL_BYTES_MAX
-# A coded body is followed for so many octets of what it decodes to, to find its end: 1 ms.
+# To find the end of a coded body, at most this many octets of it are decoded: 1 ms.
 FOLLOWED_BYTES_MAX: Final = 512 * 1024
-BELIEVED_AFTER: Final = 3  # torsos in a row: then that is what the page is now
-# Pages whose last answer may have been a torso; 200 octets each. The oldest begins anew.
+BELIEVED_AFTER: Final = 3  # torsos in a row: then the page has become that short
+# Pages whose last answer may have been a torso; 200 octets each. The oldest is forgotten.
 TORSOS_MAX: Final = 1024
-TROUBLE_S: Final = 10.0  # after a failure; one in that time is no chance
+TROUBLE_S: Final = 10.0  # after a failure: a second one in that time is hardly chance
 LATELY_S: Final = 60.0  # after a failure: answers are held back until they are whole
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -61,7 +61,7 @@ class Verdict(Enum):
 
     GOOD = auto()  # to be delivered and stored
     NOT_STORED = auto()  # to be delivered; what is stored stays
-    UNCLEAR = auto()  # the same, and it tells nothing of the application
+    UNCLEAR = auto()  # the same, and it says nothing about the application
     FAILED = auto()  # a failure: the stored response stands in for it
 
 
@@ -112,11 +112,11 @@ class Goodness:
         self.configure(failure_texts)
 
     def configure(self, failure_texts: Sequence[bytes]) -> None:
-        """Look for these texts from now on, in upper and lower case; none: for none."""
+        """Set the texts that mark an error page; their case does not matter."""
         self._texts = tuple([text.lower() for text in failure_texts])
 
     def failed(self, now: float) -> None:
-        """The application failed, or was late: for a time no answer is believed too much."""
+        """Record that the application failed or was late: answers are checked for a while."""
         self._failed_at = now
 
     def in_trouble(self, now: float) -> bool:
@@ -134,9 +134,9 @@ class Goodness:
         """Judge a whole answer to a GET.
 
         Args:
-            key: What it would be stored under.
+            key: The key under which it would be stored.
             body: As the application sent it.
-            stored: What would be sent in its place.
+            stored: The stored response that would be sent in its place.
             trouble: The circuit is not closed, or `in_trouble`.
         """
         if head.status not in _JUDGED:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # The first octet of every answer (RFC 9112 section 4: HTTP-version).
 PROBE = b"H"
 
-# The loop does not look at a socket that has reached its end, so it is asked with every tick, for
-# 1 us each time. So many are asked with one tick, and the others with the next.
+# The event loop does not watch a socket that has reached its end, so each is polled, for 1 us. This
+# many are polled in one tick, and the others in the next.
 LOOKS_MAX = 256
 
 
@@ -39,7 +39,7 @@ def has_left(transport: "Transport") -> bool:
 
 
 def needs_probe(transport: "Transport") -> bool:
-    """Whether only a reset shows that the client has left. A Unix socket shows it by itself."""
+    """Whether only a reset shows that the client has left. A Unix socket shows it otherwise."""
     sock = transport.get_extra_info("socket")
     return sock is None or sock.family != socket.AF_UNIX
 
@@ -53,26 +53,26 @@ class Client(Protocol):
 
 
 class HalfClosed:
-    """The connections whose clients send no more."""
+    """The connections whose clients have closed their sending side."""
 
     __slots__ = ("_transports",)
 
     def __init__(self) -> None:
-        self._transports: dict[Client, Transport] = {}  # who was looked at longest ago first
+        self._transports: dict[Client, Transport] = {}  # the one that was polled longest ago first
 
     def __len__(self) -> int:
         return len(self._transports)
 
     def add(self, client: Client, transport: "Transport") -> None:
-        """Look after a client from now on."""
+        """Watch a client from now on."""
         self._transports[client] = transport
 
     def forget(self, client: Client) -> None:
-        """Its connection has ended."""
+        """Stop watching a client whose connection has ended."""
         self._transports.pop(client, None)
 
     def look(self, now: float) -> None:
-        """Give up those that have left. Call it every tick."""
+        """Disconnect the clients that have left. Call it every tick."""
         for client in list(islice(self._transports, LOOKS_MAX)):
             transport = self._transports.pop(client)
             if has_left(transport):

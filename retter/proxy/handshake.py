@@ -13,7 +13,7 @@ from retter.proxy.services import Services
 
 
 class Preamble(asyncio.Protocol):
-    """The common part of both (`ClientConnection` in clients.py), except `peer` and `idle`.
+    """The common part of both; a subclass adds `peer` and `idle` (`ClientConnection`, clients.py).
 
     Args:
         make_connection: Makes the next protocol. Its argument is the client's address from a PROXY
@@ -36,7 +36,7 @@ class Preamble(asyncio.Protocol):
         self.bucket = -1
 
     def _begin(self, transport: asyncio.BaseTransport) -> bool:
-        """Count it and set its deadline. If there are too many, close it and return False."""
+        """Count the connection and set its deadline; False if there were too many: it is closed."""
         services = self._services
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         if not services.clients.accept(self):

@@ -27,7 +27,7 @@ _GET, _OTHER = Kind.GET, Kind.OTHER
 _CREDENTIAL, _UNREAD = OwnerClass.CREDENTIAL, OwnerClass.UNREAD
 
 # All memos together take 9 MiB at most: these, 3 MiB of forms, cookies and targets (templates.py,
-# owner.py, target.py), and 2 MiB of what has come once (memo.py).
+# owner.py, target.py), and 2 MiB of marks of keys that were offered once (memo.py).
 REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
 RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 
@@ -38,7 +38,7 @@ ROUTE_PATH_BYTES_MAX = 256  # of a path that is remembered: 1 MB of them, not 64
 
 
 def encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Return names of a setting as they stand in heads."""
+    """Return the names of a setting as octets, as they are in heads."""
     return tuple([name.encode("latin-1") for name in names])
 
 
@@ -47,7 +47,7 @@ def _path(request: RequestHead) -> bytes:
 
 
 def _make_route_of(patterns: tuple[bytes, ...], limit_head: bool) -> Callable[[RequestHead], bytes]:
-    """Return a function that names routes: the operator's own first, then by segments."""
+    """Return a function that names routes: by the operator's patterns, else by segments."""
 
     def method_of(request: RequestHead) -> bytes:
         return b"GET" if limit_head and request.method == b"HEAD" else request.method
@@ -77,7 +77,7 @@ def _make_route_of(patterns: tuple[bytes, ...], limit_head: bool) -> Callable[[R
 def _request_memo_sizes(settings: Settings) -> dict[tuple[bool, bytes], int]:
     """Return the octets of a memo for each kind of peer: trusted or not, over TLS or not.
 
-    What a head means depends on that. Those that can have a peer share the bytes.
+    The meaning of a head depends on that. The kinds that can occur share the bytes.
     """
     listeners = [parse_listen(text) for text in settings.listen]
     trust = [False, True] if settings.trusted_proxies else [False]
@@ -100,13 +100,13 @@ class HeadReader:
     """Reads all heads of one process.
 
     Args:
-        instance: This process's own Via id, to see a request that comes round again.
+        instance: This process's own Via id, to detect a request loop.
 
     Attributes:
         request_memos: By whether the peer is trusted, and b"http" or b"https".
         response_memo, response_parser: The same for all connections to the application.
-        look_around: Called before a head is read that the memo does not know: other workers may
-            have learnt what its cookies mean.
+        look_around: Called before a head is parsed that the memo does not know: other workers may
+            have learnt the meaning of its cookies.
     """
 
     def __init__(self, settings: Settings, rules: OwnerRules, instance: bytes) -> None:
@@ -120,14 +120,14 @@ class HeadReader:
         self.configure(settings, rules)
 
     def configure(self, settings: Settings, rules: OwnerRules) -> None:
-        """Follow other settings and rules; all memos begin anew, since heads may mean others."""
+        """Use other settings and rules, and clear all memos: heads may mean something else."""
         self._rules = rules
         self._limit_head = settings.limit_head
         self._tickets = settings.fairness == "on"
         self._has_stream_paths = bool(settings.stream_paths)
         self._is_stream = name_matcher(encoded(settings.stream_paths))
         route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
-        # Own patterns may name digits.
+        # The operator's patterns may contain digits.
         self._targets = Targets(rules, route_of, digits_alike=not settings.routes)
         parser = partial(
             RequestParser,
@@ -157,14 +157,14 @@ class HeadReader:
         """Parse a request head that the memo does not know, and remember it.
 
         Args:
-            forwarding: Names the client, to see sessions that many clients share.
+            forwarding: Identifies the client, to detect sessions that many clients share.
 
         Raises:
             DownstreamError: With the status that the client is to get.
         """
         if self.look_around is not None:
             self.look_around()
-        # The ticket goes before all else: nobody is to be known by it but to `Turns`.
+        # The ticket is removed first: only `Turns` may recognise a visitor by it.
         plain_bytes, ticket = head_bytes, b""
         if self._tickets and head_bytes.find(TICKET_NAME) >= 0:
             plain_bytes, ticket = without_ticket(head_bytes)
@@ -192,7 +192,7 @@ class HeadReader:
         if owner_class is _CREDENTIAL or owner_class is _UNREAD:
             binds = names_binding_scheme(head.identity_fields, b"authorization")
         if stream or asks_events or binds:
-            # An event stream is nobody else's yet, and an authenticated connection never is.
+            # An event stream is for one client, and so is what an authenticated connection brings.
             identity = identity.kept_out()
         parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds, ticket)
         memo.offer(head_bytes, parsed)

@@ -1,4 +1,4 @@
-"""Those who hold a permit of the breaker and wait: for a place, or for a slow answer."""
+"""Exchanges that hold a permit of the breaker and wait: for a place, or for a slow answer."""
 
 from typing import Protocol, cast
 
@@ -27,7 +27,7 @@ def queued_holder_of(permit: Permit) -> Queued:
 
 
 def start_waiting(services: Services, now: float) -> None:
-    """Send those on their way for whom a place has become free."""
+    """Start the waiting exchanges for which a place has become free."""
     if services.breaker.waiting:
         for permit in services.breaker.take_ready(now):
             exchange = queued_holder_of(permit)
@@ -55,6 +55,6 @@ def end_overdue(services: Services, now: float) -> None:
 
 
 def end_broken(services: Services, holder: Work, error: Exception, now: float) -> None:
-    """End what a fault of ours has met, so that neither client nor place waits."""
+    """End an exchange after a fault of our own: free its client and its place."""
     report(services.loop, "an exchange has failed", error)
     holder.broken(now)

@@ -2,7 +2,7 @@
 
 A client connection begins a request and then calls the object that works on it, which calls the
 connection back. Neither has to know the other's class. These are base classes and no Protocols:
-compiled code (setup.py) calls a method of a base class directly, and looks one of a Protocol up.
+compiled code (setup.py) calls a method of a base class directly, but looks up one of a Protocol.
 """
 
 from abc import ABC, abstractmethod
@@ -38,7 +38,7 @@ class Work(ABC):
     @property
     @abstractmethod
     def stream(self) -> bool:
-        """Whether it takes long on purpose (`--stream-paths`)."""
+        """Whether its response may take long on purpose (`--stream-paths`)."""
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class Work(ABC):
 
     @abstractmethod
     def client_failed(self, error: DownstreamError, now: float) -> None:
-        """The rest of the request cannot be read: its client is told so, and not answered here."""
+        """The rest of the request cannot be read; the connection answers the client."""
 
     # -- from the clock
 
@@ -90,11 +90,11 @@ class Work(ABC):
 
     @abstractmethod
     def overdue(self, reason: Reason, now: float) -> None:
-        """The breaker's clock has run out."""
+        """The breaker's wait or patience for it is over."""
 
     @abstractmethod
     def broken(self, now: float) -> None:
-        """A fault of our own: neither client nor place waits."""
+        """End after a fault of our own: free the client and the place."""
 
     @abstractmethod
     def form_made(self, shown: StoredResponse | None, now: float) -> None:
@@ -105,7 +105,7 @@ class Work(ABC):
 
     @abstractmethod
     def abort_request(self, now: float) -> None:
-        """Give up: RETTER ends, or nobody waits for the answer."""
+        """Abort: RETTER ends, or nobody waits for the answer."""
 
 
 class Client(ABC):
@@ -118,31 +118,31 @@ class Client(ABC):
 
     @abstractmethod
     def begin_answer(self, request: RequestHead) -> Persistence:
-        """Decide whether the connection persists after this answer, whose head is about to go."""
+        """Decide whether the connection persists; called just before a response head is written."""
 
     @abstractmethod
     def close_after_answer(self) -> None:
-        """The present answer is the connection's last."""
+        """Make the present answer the last one of the connection."""
 
     @abstractmethod
     def pause_body(self) -> None:
-        """Stop reading: the application does not take the body."""
+        """Stop reading: the application does not accept more of the body."""
 
     @abstractmethod
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading."""
 
     @abstractmethod
     def hand_over(self, work: Work) -> None:
-        """Another works on the request from here on."""
+        """Pass the rest of the request's work to another object."""
 
     @abstractmethod
     def exchange_done(self, now: float) -> None:
-        """The answer is complete: on to the next request, or close."""
+        """The answer is complete: continue with the next request, or close."""
 
     @abstractmethod
     def await_form(self) -> None:
-        """The answer comes when a stored response is read, or decoded; no requests until then."""
+        """Begin no request until a stored response has been read or decoded for this one."""
 
     @abstractmethod
     def begin_again(self, parsed: ParsedRequest, now: float) -> None:
@@ -155,16 +155,16 @@ class Client(ABC):
 
     @abstractmethod
     def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
-        """Hand all that comes from here on to the tunnel."""
+        """Pass all bytes received from now on to the tunnel."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close when everything written has been sent."""
+        """Close when all written bytes have been sent."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once; what the client has got so far is all there is."""
+        """Close at once and drop the bytes that are not yet sent."""
 
     @abstractmethod
     def close_midway(self, *, reset: bool) -> None:
-        """Close in the middle of an answer; `reset` if nothing else shows that it is cut."""
+        """Close in the middle of a response; `reset` if nothing else shows that it is truncated."""

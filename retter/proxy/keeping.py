@@ -1,7 +1,7 @@
-"""Learning from a response beside passing it on: sessions, and what is stored.
+"""Learns sessions from responses, and stores them.
 
-An exchange tells its head as soon as that is there (`learn`), and the whole of it when it has
-arrived (`keep`). What may be stored of it, and for whom, is decided in policy.py and personal.py.
+An exchange passes the head of a response as soon as it has arrived (`learn_cookies`), and the whole
+response at its end (`keep`). policy.py and personal.py decide what may be stored, and for whom.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from retter.store.store import ResponseStore
 
 
 class Kept(NamedTuple):
-    """A whole answer that is to be stored."""
+    """A whole response to store."""
 
     identity: Identity
     request: RequestHead
@@ -37,7 +37,7 @@ class Keeper:
     Args:
         hints: Counts the sessions that change.
         forget: Called when the meaning of Cookie lines has changed: they must be read again.
-        workers: Where large encoded bodies are looked into.
+        workers: Decode large bodies.
         time: The loop's clock, monotonic seconds.
     """
 
@@ -61,15 +61,15 @@ class Keeper:
         self._time = time
 
     def configure(self, rules: OwnerRules) -> None:
-        """Do it by other rules from now on."""
+        """Use other rules from now on."""
         self._rules = rules
 
     def learn_cookies(
         self, identity: Identity, request: RequestHead, head: ResponseHead, now: float
     ) -> None:
-        """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past.
+        """Learn which sessions a response begins or ends (Set-Cookie, Clear-Site-Data).
 
-        Clear-Site-Data ends it too.
+        The end of a session drops all that its owner has stored.
         """
         rules = self._rules
         ended = ends_session(identity, request, head, rules)
@@ -84,11 +84,10 @@ class Keeper:
             self._forget()
 
     def learn_target(self, identity: Identity, request: RequestHead, now: float) -> None:
-        """End the past of a visitor who logs in or out, if the target is named like that.
+        """Drop the pages of a visitor if the target looks like a login or logout.
 
         Args:
-            request: One that may change something. It was answered, or nobody knows what came of
-                it.
+            request: One that may change something. It was answered, or its result is not known.
         """
         if asks_for_change(identity, request, self._rules):
             self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
@@ -105,8 +104,8 @@ class Keeper:
     ) -> bool:
         """Store a whole answer that `storable` has allowed.
 
-        False if that is not done, or not yet: a body that has to be looked into for what is
-        somebody's own is decoded for it, a large one in the thread.
+        False if that is not done, or not yet: a coded body is decoded first, to search it for
+        personal content; a large one in the thread.
         """
         rules = self._rules
         if identity.session:
@@ -138,10 +137,9 @@ class Keeper:
         )
 
     def _look_into(self, kept: Kept, coding: bytes) -> None:
-        """Store an answer if nothing in its encoded body is somebody's own.
+        """Store a response if there is no personal content in its coded body.
 
-        What cannot be looked into is not given the benefit of the doubt, nor is it when the thread
-        has too much to do: the next answer may be stored.
+        If the body cannot be decoded, or the thread is busy, the response is not stored.
         """
         if not coding_to_decode(coding) or self.workers.waiting >= JOBS_MAX:
             return

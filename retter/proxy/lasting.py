@@ -1,8 +1,7 @@
-"""A store that outlives the process: its disk, and by which rules it was filled.
+"""A store that outlives the process: its disk, and the rules by which it was filled.
 
-What was stored for everyone under other rules may be what one visitor alone should see by the
-present ones. So the rules are kept beside the responses, and a store that was filled by rules that
-told fewer requests apart is emptied.
+A response that was public by other rules may be private by the present ones. So the rules are kept
+beside the responses, and a store is emptied if its rules distinguished fewer requests.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -36,10 +35,10 @@ def open_disk(
     faults: bool = False,
     place: "WorkerPlace | None" = None,
 ) -> "DiskShelf | None":
-    """Open what `--store` names; None without it.
+    """Open the folder of `--store`; None without it.
 
     Args:
-        lock_fd: Of the folder, from the process before this one; -1: there is none.
+        lock_fd: The lock of the folder, from the previous process; -1: there is none.
         faults: The interpreter may note why this process dies.
         place: Of this process among several workers.
 
@@ -87,14 +86,14 @@ def written_rules(rules: OwnerRules, policy: str) -> dict[str, Any]:
 
 
 def may_be_kept(noted: Any, rules: OwnerRules, policy: str) -> bool:
-    """Return whether what was stored by the noted rules may be shown by the present ones."""
+    """Return whether responses stored by the noted rules may be shown by the present ones."""
     now = written_rules(rules, policy)
     if noted == now:
         return True
     try:
         if noted["policy"] != policy:
             return False
-        # A field or cookie that was known to identify nobody, and is not any more.
+        # A field or cookie that identified nobody by the noted rules, and may do so now.
         for name in ("known_fields", "known_cookies"):
             if not set(noted[name]).issubset(now[name]):
                 return False
@@ -120,7 +119,7 @@ def _octets(texts: list[str]) -> tuple[bytes, ...]:
 def attach(
     store: ResponseStore, disk: "DiskShelf", rules: OwnerRules, policy: str, now: float
 ) -> None:
-    """Put a disk behind a store; what was stored there by rules that do not do goes."""
+    """Put a disk behind a store, and remove its responses if their rules do not suffice."""
     store.put_behind(disk.behind)
     noted = disk.note_of(_RULES)
     if noted is not None and not may_be_kept(noted, rules, policy):
@@ -132,5 +131,5 @@ def attach(
 
 
 def keep_rules(disk: "DiskShelf", rules: OwnerRules, policy: str) -> None:
-    """Note the rules by which is stored from here on."""
+    """Note the rules by which responses are stored from now on."""
     disk.set_note(_RULES, written_rules(rules, policy))

@@ -1,7 +1,7 @@
-"""Learning from a response beside passing it on to its client.
+"""Learns from a response while it is passed on to its client.
 
-Its head tells of sessions, of pages taken back, and whether it may be stored (`learn`); its whole
-body tells whether it is good (`judge`, with the rules of goodness.py).
+The head shows sessions, withdrawn pages, and whether the response may be stored (`learn`). The
+whole body shows whether it is good (`judge`, with the rules of goodness.py).
 """
 
 from retter.base.errors import Outcome, outcome_of
@@ -28,7 +28,7 @@ def learn(
     requested_at: float,
     now: float,
 ) -> bool:
-    """Take in what the head alone says; return whether the answer may be stored."""
+    """Learn from the head alone; return whether the response may be stored."""
     identity, request, rules = parsed.identity, parsed.head, services.owner_rules
     if head.set_cookies or head.clears_cookies:
         services.keeper.learn_cookies(identity, request, head, now)
@@ -70,7 +70,7 @@ def learn_of_change(
 ) -> None:
     """Mark stored responses as superseded that the request may have changed (RFC 9111 4.4).
 
-    A login or logout drops all that its visitor has.
+    A login or logout drops all that is stored for its visitor.
     """
     if parsed.identity.owner:
         services.keeper.learn_target(parsed.identity, parsed.head, now)
@@ -88,7 +88,7 @@ def learn_of_stream(
 
 
 def _answered_well(services: Services, permit: Permit) -> None:
-    """The application has not taken this page back."""
+    """Record that the application has not withdrawn this page."""
     withdrawals = services.withdrawals
     withdrawals.confirmed += permit.has_stored
     if withdrawals.clients:
@@ -106,7 +106,7 @@ def is_doubtful(
     """Return whether a plain response must be judged by its body.
 
     Args:
-        entry: Stored for the same request before.
+        entry: The earlier stored response for the same request.
     """
     if entry is not None:
         stored_body: bytes = entry[BODY]
@@ -131,7 +131,7 @@ def judge(
     body: bytes,
     now: float,
 ) -> Verdict:
-    """Judge an answer when the last of it has come, before that goes anywhere."""
+    """Judge a response when its last piece has come, before that piece is passed on."""
     if not parsed.identity.lookup or parsed.head.method == b"HEAD":
         return Verdict.GOOD  # the answer to a HEAD has no body to be judged by
     stored = (

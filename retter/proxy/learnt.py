@@ -1,6 +1,7 @@
-"""What was learnt outlives the process beside the store: of the application, and of its sessions.
+"""Keeps beside the store what was learnt of the application and its sessions.
 
-Of the application it is used again if it is younger than an hour: it may have been changed since.
+The knowledge of the application is used again if it is younger than an hour: the application may
+have been changed since.
 The names of session cookies, the values of them that many people share, and which sessions the
 application has begun hold as long as the store does: without the names nobody's own pages would be
 found again, and without the sessions their visitors would be strangers (turns.py). So do the
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from retter.disk.shelf import DiskShelf
 
 FILE: Final = "learnt"
-BYTES_MAX: Final = 1024 * 1024  # a file that is larger is none of ours
+BYTES_MAX: Final = 1024 * 1024  # RETTER did not write a larger file
 
 SAVE_EVERY_S: Final = 10.0
 AGE_MAX_S: Final = 3600.0
@@ -55,7 +56,7 @@ class LearntKeeper:
         self._written: dict[str, bytes] = {}
 
     def tick(self, now: float) -> None:
-        """Write if it is time to."""
+        """Write when ten seconds have passed."""
         if now >= self._due_at:
             self._due_at = now + SAVE_EVERY_S
             self._write(FILE, self._said(now))
@@ -70,7 +71,7 @@ class LearntKeeper:
             self._disk.write_soon(name, _dated(data, self._disk.wall()))
 
     def save(self, now: float) -> None:
-        """Write it now, and wait for it."""
+        """Write the files now, and wait until it is done."""
         wall = self._disk.wall()
         self._disk.write_now(FILE, _dated(self._said(now), wall))
         if len(self._rules.lineages):
@@ -108,7 +109,7 @@ class LearntKeeper:
         return json.dumps(said).encode()
 
     def restore(self, now: float) -> bool:
-        """Begin with what the process before has written; whether that was young enough."""
+        """Restore the files of the previous process; return whether they were young enough."""
         self._restore_lineages(now)
         try:
             said = json.loads(self._disk.read_file(FILE, BYTES_MAX))
@@ -130,7 +131,7 @@ class LearntKeeper:
 
 
 def _as_json(facts: Facts, now: float) -> list[Any]:
-    """Return what is known of a value, with how long ago it was replaced."""
+    """Return the facts about a value, and the time since it was replaced."""
     value, place, parent, continued, heirs, replaced_at = facts
     place_row = None
     if place is not None:

@@ -357,7 +357,7 @@ def answer_failure(
             return StandIn.AWAITED
     if came is StandIn.NONE:
         if not parsed.identity.stands_in:
-            # Who wants to log out must not find their pages still shown, whatever came of it.
+            # Whoever asked to log out must not be shown their pages any more, even if it failed.
             services.keeper.learn_target(parsed.identity, parsed.head, now)
         if body is not None and not body.complete:
             client.close_after_answer()  # the rest of the body is not read
@@ -440,7 +440,7 @@ class AwaitedForm:
         return True
 
     def wait_for_far(self) -> bool:
-        """Have read what other boxes share; False if that is not worth a wait."""
+        """Wait for a read from other boxes; False if that is not worth a wait."""
         if not read_far(self._services, self._parsed, self._was_read):
             return False
         self._client.await_form()

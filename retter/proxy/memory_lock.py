@@ -1,12 +1,12 @@
-"""A lock that one of several workers has at a time: a lock of the kernel on the memory they share.
+"""A lock of the kernel on the memory that the workers share: one worker has it at a time.
 
-It ends with the process that has it, however that ends. Nobody waits for it: a worker that is
-stopped while it has it must not stop the others.
+The kernel releases it when its process ends. No worker waits for it, because a worker may be
+stopped while it has the lock.
 """
 
 import fcntl
 
-# The first octet stands for the memory.
+# The first octet is locked in place of the whole memory.
 _LENGTH, _START = 1, 0
 
 
@@ -14,7 +14,7 @@ class MemoryLock:
     """The lock.
 
     Args:
-        descriptor: Of the memory; -1: no other process has it, so the lock is always free.
+        descriptor: The memory's; -1: it is not shared, so the lock is always free.
     """
 
     def __init__(self, descriptor: int) -> None:

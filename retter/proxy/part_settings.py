@@ -1,4 +1,4 @@
-"""What each part of the proxy gets from the settings, at the start and after a reload."""
+"""The settings for each part of the proxy, at the start and after a reload."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The peer of a client connection: trusted or not, and under which number."""
+"""The peer of a client connection: whether it is trusted, and the number of its address."""
 
 import os
 
@@ -31,11 +31,11 @@ class Peers:
         self.trust = _trust_of(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Follow other settings. Connections that are open keep what they have."""
+        """Use other settings. Open connections keep the earlier ones."""
         self.trust = _trust_of(settings)
 
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
-        """Return what the application is told about a client connection."""
+        """Return the fields that tell the application about a client connection."""
         return ForwardingFields(peer, proto, self.instance, self.trust, self.ids.of_address(peer))
 
     def client_of(self, forwarding: ForwardingFields, parsed: ParsedRequest) -> int:

@@ -1,4 +1,4 @@
-"""The life of the shared half of a process: made, told new settings, drained, closed.
+"""The shared half of a process: it is made, gets new settings, is drained and closed.
 
 One Proxy stands for one application. It binds nothing and listens to nothing; process/running.py
 does that.
@@ -40,12 +40,12 @@ class Proxy:
         pool_class: Makes the upstream connections.
         clock: Seconds for the access log: the same as the loop's, but finer.
         disk: The store on disk behind the one in memory; it is closed with the proxy.
-        secrets: Of the process that this one takes over from.
-        place: Of this process among several workers.
-        far: What several boxes share; it is closed with the proxy.
+        secrets: The secrets of the process that this one takes over from.
+        place: The place of this process among several workers.
+        far: The server that several boxes share; it is closed with the proxy.
 
     Attributes:
-        services: What connections and exchanges share.
+        services: The parts that connections and exchanges share.
         ticker: The clock.
     """
 
@@ -81,7 +81,7 @@ class Proxy:
     def apply(self, settings: Settings) -> None:
         """Take over new settings (those that reload.py allows to change), and open files again.
 
-        What has begun goes on with what it has; new requests and connections get the new.
+        Requests that have begun keep the earlier settings; new requests and connections get these.
 
         Raises:
             ConfigError: A file cannot be read or written; then nothing has changed.
@@ -105,7 +105,7 @@ class Proxy:
         services.peers.configure(settings)
         services.clients.configure(settings)
         if tells_more_apart(rules, rules_before):
-            # What is stored for everyone may be what one visitor alone should see now.
+            # A response that is stored for everyone may be private by the new rules.
             services.store.invalidation.empty(now)
             for permit in services.breaker.all_waiting():
                 queued_holder_of(permit).keep_from_store()
@@ -133,15 +133,16 @@ class Proxy:
     # -- the end, and looking in ----------------------------------------------------------------
 
     def drain(self, now: float, idle_s: float = DRAIN_IDLE_S) -> None:
-        """Close what has been idle for a while; all else closes after its next answer.
+        """Close idle connections; all others close after their next answer.
 
-        A client that has just had its answer may be about to ask again, and one that has just
-        connected is: closed now, it would get nothing. Call it again until all are gone.
+        A client that has just got its answer may be about to send the next request, and one that
+        has just connected is: if it was closed now, it would get nothing. Call it until all are
+        gone.
 
         Args:
-            now: What has come until then must have been read. Else a process that was held up
-                would close on requests that wait in its sockets.
-            idle_s: For how long; infinity: none is closed before it has asked once more.
+            now: All that has arrived until then must have been read. Otherwise a process that was
+                blocked would close connections whose requests wait in its sockets.
+            idle_s: Idle for this long; infinity: each may send one more request.
         """
         self.services.draining = True  # from now on at the latest
         before = now - idle_s

@@ -23,12 +23,12 @@ _PORT = re.compile(rb":[0-9]*$")
 
 
 def _nowhere_to_go() -> BadRequest:
-    """Return the fault of an HTTP/1.0 request that names no host to find by https."""
+    """Return the error for an HTTP/1.0 request that names no host: it cannot be redirected."""
     return BadRequest("a Host field is needed here: the site is served by https alone")
 
 
 class RedirectingRequests(ClientRequests):
-    """Answers what is not https with where it is to be had."""
+    """Answers requests over http with a redirect to https."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class RedirectingRequests(ClientRequests):
             return True  # not any more
         if head.host and _ACME_TARGET.fullmatch(head.target):
             return True
-        # A trusted proxy in front that has spoken https with the client itself.
+        # Behind a trusted proxy that the client has reached by https.
         proto = head.first(b"x-forwarded-proto") if connection.forwarding.trusted else None
         return proto is not None and proto.lower() == b"https"
 
@@ -73,7 +73,7 @@ class RedirectingRequests(ClientRequests):
         self.count_request(connection)
         port = services.settings.https_redirect
         host = _PORT.sub(b"", head.host)
-        # RFC 9112 section 3.2.4: `*` is what a URI without a path becomes.
+        # RFC 9112 section 3.2.4: `*` stands for a URI without a path.
         path = b"" if head.target == b"*" else head.target
         # 308 keeps the method and its body (RFC 9110 section 15.4.9); 301 is known to everything
         # that sends GET.

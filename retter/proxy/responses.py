@@ -1,8 +1,8 @@
-"""The bytes of what RETTER says itself: stored responses, errors, and the fields it adds.
+"""The bytes of RETTER's own answers: stored responses, errors, and the fields that it adds.
 
-The caller gives the Date of an error answer. What is constant is made once: the added fields
-depend on the circuit's state, the reason and the connection option alone, so there are a few dozen
-endings in all, and an answer is a join of ready pieces.
+The caller gives the Date of an error answer. The added fields depend on the circuit's state, the
+reason and the connection option alone. So there are a few dozen endings in all, which are made
+once, and an answer is a join of ready pieces.
 """
 
 from enum import Enum
@@ -71,7 +71,7 @@ _SENTENCES_BY_REASON = {
 
 
 def _escaped(text: str) -> str:
-    # The html module would do it and bring 0.3 MB of entities with it.
+    # The html module has this function, but also 0.3 MB of entities.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -80,7 +80,7 @@ NUMBERS_MAX: Final = 1024
 
 
 class _NumberedLines(dict[int, bytes]):
-    """Lines of a field that is a number, made once for each number, and what follows them."""
+    """Lines of a numeric field, made once for each number, together with what follows them."""
 
     def __init__(self, name: bytes, end: bytes = b"") -> None:
         super().__init__()
@@ -102,8 +102,8 @@ class AnswerWriter:
         error_page: HTML shown instead of the built-in text for 502, 503 and 504, or None.
 
     Attributes:
-        forwarded_keep: What follows ResponseHead.forward in the usual answer to a GET: that of
-            `forwarded_end`, which a call would make dearer by 350 instructions of the processor.
+        forwarded_keep: The result of `forwarded_end` for the usual answer to a GET. To read it
+            saves a call, 350 instructions of the processor.
     """
 
     __slots__ = (
@@ -117,17 +117,17 @@ class AnswerWriter:
         self.configure(headers=headers, error_page=error_page)
 
     def configure(self, *, headers: bool, error_page: bytes | None) -> None:
-        """Follow other settings."""
+        """Use other settings."""
         self._headers = headers
         self._error_page = error_page
         self.set_state(self._state)
 
     def set_state(self, state: State) -> None:
-        """Show this state of the circuit from now on."""
+        """Name this state of the circuit in answers from now on."""
         self._state = state
         self._forwarded: dict[tuple[Kind, Persistence], bytes] = {}
         self._stored: dict[tuple[Reason, Persistence], _NumberedLines] = {}
-        # The common ending of each has a way of its own: a tuple of enum members as a key costs
+        # The common endings are attributes: a tuple of enum members as a key costs
         # 0.4 us to hash.
         self.forwarded_keep = self._circuit_fields(b"backend") + b"\r\n"
         self._stored_keep: dict[Reason, _NumberedLines] = {}
@@ -169,12 +169,12 @@ class AnswerWriter:
     ) -> bytes:
         """Return a stored response in one piece, whole.
 
-        Joined from lines that are made already: 0.3 us, where to write the numbers into the head
-        and to put head and body together took 0.75.
+        It is joined from ready lines: 0.3 us. To format the numbers and then join head and body
+        took 0.75.
 
         Args:
             head: Without Content-Length and Age.
-            age_s: Of the response now (RFC 9111 section 4.2.3).
+            age_s: The age of the response now (RFC 9111 section 4.2.3).
         """
         ends = self._stored_keep.get(reason) if persistence is _KEEP else None
         if ends is None:
@@ -219,8 +219,8 @@ class AnswerWriter:
         Args:
             request: The request, or None if its head could not be read.
             retry_after_s: Whole seconds for Retry-After (RFC 9110 section 10.2.3).
-            detail: What was wrong with a client's own request.
-            wait: What a visitor gets who has to wait, unless the operator has an error page.
+            detail: The mistake in a client's request.
+            wait: The page for a visitor who has to wait, unless the operator has an error page.
         """
         phrase = _PHRASES.get(status, "Error")
         sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)

@@ -22,7 +22,7 @@ def may_be_sent_again(
     The application has probably closed an idle connection when it was used again.
 
     Args:
-        body: The request's; it must still be kept.
+        body: The request's body; it must still be kept.
         unsent: The connection was lost before the request was written: any method may be sent.
     """
     return (

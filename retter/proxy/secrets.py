@@ -1,6 +1,6 @@
-"""The secrets of a process: what is hashed under them means nothing to anybody else.
+"""The secrets of a process: nobody else can compute hashes that are keyed with them.
 
-A process that takes over has those of the process before it, or begins with new ones.
+A process that takes over has the secrets of the process before it, or begins with new ones.
 """
 
 import json
@@ -25,7 +25,7 @@ class Secrets:
     public: bytes = field(default=b"", repr=False)  # of a disk; empty: the owner's
 
     def packed(self) -> bytes:
-        """Return them as octets."""
+        """Return the secrets as octets."""
         return json.dumps(
             [one.hex() for one in (self.owner, self.tickets, self.clients, self.public)]
         ).encode()
@@ -35,7 +35,7 @@ def unpacked_secrets(octets: bytes) -> Secrets:
     """Return the secrets of another process.
 
     Raises:
-        ValueError: These are none.
+        ValueError: The octets are not secrets.
     """
     try:
         owner, tickets, clients, public = map(bytes.fromhex, json.loads(octets))

@@ -1,8 +1,8 @@
 """Recovery without visitors: RETTER asks again for a page that failed.
 
 An open circuit learns from probes that the application works again, and probes are visitors'
-requests. Where nobody comes, it would stay open for as long. So the last public page that had to be
-answered from the store is asked for again, at the probes' pace: a GET without a cookie.
+requests. Without visitors, it would stay open. So RETTER requests the last public page that had to
+be answered from the store, at the probes' pace: with a GET without a cookie.
 """
 
 from typing import Final
@@ -12,20 +12,20 @@ from retter.http.message import RequestHead
 from retter.proxy.exchange import Exchange
 from retter.proxy.services import Services
 
-# What else of the visitor's request is asked with: the application may answer by it, but it names
-# nobody.
+# Fields that are copied from the visitor's request: the answer may depend on them, and they
+# identify nobody.
 _FIELDS: Final = (b"accept", b"accept-encoding", b"accept-language")
 _ADDRESS: Final = "127.0.0.1"
 
 
 class SelfProbe:
-    """Asks for the failed page when the breaker wants it."""
+    """Requests the failed page when the breaker wants a probe."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def tick(self, now: float) -> None:
-        """Ask, if it is time to."""
+        """Send a probe if one is due."""
         services, page = self._services, self._services.failed_page
         if page.head is None or not services.breaker.circuit.probe_wanted(now):
             return
@@ -34,7 +34,7 @@ class SelfProbe:
         try:
             parsed = services.heads.parse(_bare(page.head), False, memo, page.proto)
         except DownstreamError:
-            page.head = None  # nothing that we would send ourselves
+            page.head = None  # not a request that RETTER would send
             return
         identity = parsed.identity
         permit = services.breaker.probe(now, identity.route, identity.key)
@@ -47,7 +47,7 @@ class SelfProbe:
 
 
 def _bare(page: RequestHead) -> bytes:
-    """Return the head of a request for the same page that says nothing of who asks."""
+    """Return the head of a request for the same page, without fields that identify anybody."""
     fields = [(name, page.combined(name)) for name in _FIELDS]
     lines = [b"%b: %b\r\n" % (name, value) for name, value in fields if value]
     return b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (page.target, page.host, b"".join(lines))

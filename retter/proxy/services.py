@@ -31,7 +31,7 @@ from retter.store.owner import OwnerRules
 from retter.store.policy import StorePolicy
 from retter.store.store import ResponseStore
 
-# What is only there if the settings ask for it is imported where it is made: it takes memory.
+# Optional parts are imported where they are made, because they take memory.
 if TYPE_CHECKING:
     from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Stream(Protocol):
-    """An event stream or a tunnel: looked at once a second."""
+    """An event stream or a tunnel: its time limits are checked once a second."""
 
     def sweep(self, now: float) -> None: ...
     def abort_request(self, now: float) -> None: ...
@@ -105,7 +105,7 @@ class Services:
 
 
 def free_memory(services: Services) -> None:
-    """Memory has run out: drop what can be done without, and keep less from now on."""
+    """Drop what is not needed, because memory has run out, and keep less from now on."""
     services.counters.memory_errors += 1
     services.heads.forget_requests()
     services.heads.response_memo.clear()

@@ -1,4 +1,4 @@
-"""What this box shares with others: how it hangs on the store, the circuit and the operator.
+"""Connects the server that boxes share to the store, the circuit and the operator's orders.
 
 `Sharing` passes the changes of the store on to the server behind it (retter/far), applies what
 other boxes tell, and gives the breaker its part of the application: with k boxes, each one uses
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "needs the redis package, which is not installed; pip install 'retter[shared]'"
 
-# Nobody needs a longer secret.
+# A longer secret is a mistake.
 SECRET_BYTES_MAX: Final = 4096
 
 # Beside a disk: the last change that the responses there take into account.
@@ -79,7 +79,7 @@ def far_keys(settings: "Settings") -> "Keys":
 
 
 def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShelf":
-    """Make what talks to the server of `--shared`. Nothing waits for the server here.
+    """Make the client of the server of `--shared`. Nothing waits for the server here.
 
     Raises:
         ConfigError: The URL or the secret cannot be used, or the package is not installed.
@@ -127,7 +127,7 @@ def part_of(settings: BreakerSettings, boxes: int) -> BreakerSettings:
 
 def tell_circuit(services: Services, mode: Mode, seconds: float) -> None:
     """Tell the other boxes that an operator has forced the circuit."""
-    # A box that begins later hears all orders of a day, one after the other.
+    # A box that begins later receives all orders of a day, one after the other.
     _tell(services, "circuit", DAY_S if mode is Mode.AUTO else seconds, mode=mode.value)
 
 
@@ -177,14 +177,14 @@ class Sharing:
 
     @property
     def _is_first(self) -> bool:
-        """Whether this process does what only one worker of a box does."""
+        """Whether this process does the work that only one worker of a box does."""
         return self._services.place is None or self._services.place.leads
 
     def _go_on(self, disk: "DiskShelf") -> None:
-        """Go on from what an earlier process had heard, and not told."""
+        """Continue with the changes that an earlier process had received, and those it had not told."""
         shelf, worker = self.shelf, self._services.place
         place = disk.read_file(PLACE, 64)
-        # What the other workers have is newer.
+        # The changes that the other workers have are newer.
         if len(place) == len(shelf.heard.place) and shelf.heard.place == bytes(len(place)):
             shelf.heard.place = place
         index, workers = (0, 1) if worker is None else (worker.index, worker.workers)
@@ -215,7 +215,7 @@ class Sharing:
         """Return the settings of the breaker for this box's part of the application."""
         return part_of(settings, self.shelf.boxes)
 
-    # -- what other boxes tell
+    # -- changes of other boxes
 
     def _take(self, message: "Message") -> None:
         services = self._services
@@ -254,7 +254,7 @@ class Sharing:
     # -- the clock
 
     def on_second(self, now: float) -> None:
-        """Tell new names of session cookies, and note beside the disk what was heard."""
+        """Tell new names of session cookies, and note beside the disk which changes are known."""
         names = self._services.owner_rules.seen.names
         if len(names) != self._names_known:
             self._names_known = len(names)
@@ -289,7 +289,7 @@ class Sharing:
             disk.write_soon(self._untold_name, data, written)
 
     def close(self) -> None:
-        """Tell what is untold, and close the connections."""
+        """Tell the untold changes, and close the connections."""
         self.shelf.close()
         disk = self._services.disk
         if disk is not None:
@@ -304,7 +304,7 @@ def _untold_name(index: int) -> str:
 
 
 def _join(store: ResponseStore, place: "WorkerPlace", shelf: "FarShelf") -> None:
-    """Let a worker know what the others of its box remove, and tell the server themselves."""
+    """Connect a worker to the removals of the other workers of its box."""
     from retter.disk.news import News
     from retter.far.siblings import Siblings
     from retter.store.shared_store import SharedStore

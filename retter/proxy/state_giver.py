@@ -156,7 +156,7 @@ class Giver(HandoverEnd):
         self._end_snapshot(self._length)
 
     def _no_snapshot(self) -> None:
-        """There is no memory for the snapshot: the successor begins with an empty store."""
+        """Send an empty snapshot for lack of memory: the successor begins with an empty store."""
         self._steps = None
         self._end_snapshot(0)
 

@@ -10,9 +10,9 @@ from retter.proxy.self_probe import SelfProbe
 from retter.proxy.services import Services
 
 TICK_S = 0.05  # the breaker's; also how late a time limit of an exchange may be noticed
-LATE_S = 0.2  # a tick that comes later than that says that the process was held up
-SECOND_TICKS = 20  # event streams and tunnels are silent for long: looked at once a second
-# In a worker beside others: how often those who wait look for a place that another worker has left.
+LATE_S = 0.2  # a tick that comes later than that shows that the process was blocked
+SECOND_TICKS = 20  # event streams and tunnels are silent for long: checked once a second
+# In one of several workers: how often waiting requests look for a place that another worker has left.
 LOOK_S = 0.01
 EXPIRE_AGAIN_S = 0.005  # until the next few connections are ended (clients.py)
 
@@ -101,7 +101,7 @@ class Ticker:
             self._expire_again_soon()
 
     def tick(self, now: float) -> None:
-        """Let the breaker's clock and all time limits run."""
+        """Do the breaker's work that is due, and check all time limits."""
         services = self._services
         if services.compression.unflushed:
             services.compression.flush()

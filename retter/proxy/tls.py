@@ -23,10 +23,10 @@ LATER_S = 5.0
 
 
 class TLSConnection(Preamble):
-    """Shakes hands and hands the secured transport over.
+    """Does the handshake and passes the secured transport on.
 
     Args:
-        peer: The client's address as a PROXY protocol header tells it; None: the connection's.
+        peer: The client's address from a PROXY protocol header; None: the connection's.
     """
 
     __slots__ = ("_context", "_early", "_peer_in_header", "_task", "peer")
@@ -91,11 +91,11 @@ class TLSConnection(Preamble):
         self._hand_over(secured, self._peer_in_header, self._early)
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
-        """Give what has been read already to the handshake.
+        """Pass the bytes that have been read already to the handshake.
 
-        It came behind a PROXY header, or because uvloop begins to read after connection_made even
-        if that has paused reading. What the loops' TLS protocols are given before they begin, they
-        keep.
+        They came after a PROXY header, or because uvloop begins to read after connection_made even
+        if that has paused reading. The loops' TLS protocols keep bytes that they get before they
+        begin.
         """
         if transport.get_protocol() is self or not self._early:
             return  # the connection has ended, or nothing has been read

@@ -1,6 +1,6 @@
 """Turns, between HTTP and the breaker: identifies the client, and answers visitors who must wait.
 
-Nothing of it is found out while the application has little to do (`CircuitBreaker.wants_asker`).
+None of this is done while the application has little to do (`CircuitBreaker.wants_asker`).
 """
 
 import random
@@ -39,7 +39,7 @@ def is_session_number(number: int) -> bool:
 
 
 class Turns:
-    """Finds out who asks, and tells who has to wait."""
+    """Identifies clients, and makes the page for visitors who have to wait."""
 
     def __init__(self, breaker: CircuitBreaker, words: tuple[str, ...], rules: OwnerRules) -> None:
         self._breaker = breaker
@@ -65,10 +65,10 @@ class Turns:
         now: float,
         has_stored: bool = False,
     ) -> Asker | None:
-        """Return who asks; None if it does not matter.
+        """Return a description of the client; None if it does not matter.
 
-        A ticket counts for what it was given for: a page without a stored response. Else the next
-        picture of the page in another tab, or its icon, would use it up.
+        A ticket counts only for a page without a stored response. Otherwise the next picture of a
+        page in another tab, or its icon, would use it up.
 
         Args:
             client: The number of its address.
@@ -90,14 +90,14 @@ class Turns:
         )
 
     def crawler_word(self, request: RequestHead) -> str:
-        """Return the word by which a request says that a crawler sends it, or nothing."""
+        """Return the word by which a crawler's request names itself; empty if there is none."""
         agent = request.first(b"user-agent")
         return self._crawler_of(agent[:AGENT_BYTES_MAX]) if agent else ""
 
     def lane_of(
         self, forwarding: ForwardingFields, parsed: ParsedRequest, client: int, now: float
     ) -> str:
-        """Return the word of the lane that a request has now; "" while nobody is sorted."""
+        """Return the word of the lane that a request has now; "" while there are no lanes."""
         fairness = self._breaker.circuit.fairness
         if fairness is None or self._breaker.circuit.state is State.CLOSED:
             return ""
@@ -109,7 +109,7 @@ class Turns:
         if not identity.session:
             return 0, 0
         if identity.rolling is not None:
-            # Each answer gives another value: what stays the same is the lineage.
+            # Each answer sets another value; only the lineage stays the same.
             place = self._rules.lineages.find(identity.rolling.value)
             if place is not None:
                 return _SESSION | (int.from_bytes(place.lineage[:8]) & _SESSION_BITS), ISSUED
@@ -159,7 +159,7 @@ class Turns:
 
 
 def is_navigation(request: RequestHead) -> bool:
-    """Return whether a person looks at the answer, and not a program or a part of a page."""
+    """Return whether a person will see the answer: it is for a page, not for a part of one."""
     if request.method != b"GET" or b"text/html" not in request.combined(b"accept").lower():
         return False
     mode = request.first(b"sec-fetch-mode")
@@ -167,7 +167,7 @@ def is_navigation(request: RequestHead) -> bool:
 
 
 def wait_for_restart(request: RequestHead) -> "Wait | None":
-    """Return the page for a visitor while nobody listens at the application's address.
+    """Return the page for a visitor while the application accepts no connections.
 
     None if the client is no browser.
     """

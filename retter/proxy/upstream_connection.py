@@ -30,7 +30,7 @@ Trailers = list[tuple[bytes, bytes]]
 # come a few times. An application that sends more is broken, and each 1xx costs work here.
 INFORMATIONAL_MAX = 16
 
-# Of a connection that was reset: 1 MiB, more than a refusal has and less than 1 ms.
+# Read from a connection that was reset: 1 MiB at most, more than a refusal has, in less than 1 ms.
 LAST_READ_BYTES = 64 * 1024
 LAST_READS_MAX = 16
 
