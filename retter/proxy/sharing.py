@@ -181,7 +181,7 @@ class Sharing:
         return self._services.place is None or self._services.place.leads
 
     def _go_on(self, disk: "DiskShelf") -> None:
-        """Continue with the changes that an earlier process had received, and those it had not told."""
+        """Continue with the changes that an earlier process had received or had not told yet."""
         shelf, worker = self.shelf, self._services.place
         place = disk.read_file(PLACE, 64)
         # The changes that the other workers have are newer.

@@ -12,7 +12,7 @@ from retter.proxy.services import Services
 TICK_S = 0.05  # the breaker's; also how late a time limit of an exchange may be noticed
 LATE_S = 0.2  # a tick that comes later than that shows that the process was blocked
 SECOND_TICKS = 20  # event streams and tunnels are silent for long: checked once a second
-# In one of several workers: how often waiting requests look for a place that another worker has left.
+# In one of several workers: how often waiting requests look for a place that became free elsewhere.
 LOOK_S = 0.01
 EXPIRE_AGAIN_S = 0.005  # until the next few connections are ended (clients.py)
 

@@ -25,7 +25,7 @@ ISSUED: Final = 2  # the application has set it
 
 
 class Told(Protocol):
-    """Is told what this process learns of sessions (shared_sessions.py)."""
+    """Receives what this process learns of sessions (shared_sessions.py)."""
 
     def name(self, name: bytes) -> None:
         """The application sets sessions with this name."""
@@ -48,7 +48,7 @@ class KnownSessions:
     """The known sessions, by their marks.
 
     Attributes:
-        told: Is told of each change.
+        told: Receives each change.
     """
 
     __slots__ = ("_given", "_issued", "_kept", "told")

@@ -63,11 +63,11 @@ class Others(Protocol):
         ...
 
     def begin(self) -> bool:
-        """Take the right to decide a place for all workers; False: another worker has it."""
+        """Take the lock for deciding a place for all workers; False: another worker has it."""
         ...
 
     def end(self) -> None:
-        """Give the right back."""
+        """Release the lock."""
         ...
 
 
@@ -222,7 +222,7 @@ class Lineages:
         return True
 
     def missed(self) -> None:
-        """What another worker has told is lost: it may have decided who continues any lineage.
+        """Note that messages were lost: another worker may have let a value continue any lineage.
 
         So each next heir begins a branch. Otherwise two values could have the same place.
         """

@@ -38,7 +38,7 @@ class SessionsSeen:
     """Observations of sessions in responses and requests.
 
     Attributes:
-        told: Is told of each observation.
+        told: Receives each observation.
     """
 
     __slots__ = ("_clients", "_issued", "known", "names", "shared", "told")

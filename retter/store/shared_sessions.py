@@ -1,15 +1,14 @@
-"""What several workers know of sessions, told to each other through shared memory.
+"""The sessions that several workers know, told to each other through shared memory.
 
-A visitor's next request may come to another worker. So each worker writes into a ring what it has
-learnt of sessions from a response, before that response is sent: names and values that the
-application sets, values that visitors share, sessions in use, and the values of rolling sessions
-(lineage.py). All others read it before they look at a request head that they do not know.
+A visitor's next request may come to another worker. So before a worker sends a response, it writes
+into a ring what it has learnt of sessions from it: names and values that the application sets,
+values that visitors share, sessions in use, and the values of rolling sessions (lineage.py). All
+others read it before they look at a request head that they do not know.
 
 A worker that was too slow, or begins late, has missed messages. It asks the others to tell names
 and shared values again, and lets no value continue a lineage that another one may continue already.
 
-Only keyed hashes are told, besides names of cookies. Pure: the memory and the lock are the
-caller's.
+Only keyed hashes and names of cookies are told. Pure: the caller provides the memory and the lock.
 """
 
 from collections import deque
@@ -42,10 +41,10 @@ _CONTINUED: Final = 1
 _HAS_PLACE: Final = 2
 _HAS_PARENT: Final = 4
 
-# A new worker reads the last half of each ring. Places where messages begin are noted so often.
+# A new worker reads the last half of each ring. A place where a message begins is noted this often.
 _NOTES: Final = 8
 
-# What is told again at a tick: 3 KB. So nobody misses messages because of this.
+# Messages that are told again in one tick: 3 KB, so that no worker falls behind.
 _AGAIN_MAX: Final = 64
 
 
@@ -54,10 +53,10 @@ class SharedSessions:
 
     Args:
         rings: One for each worker.
-        heads: Up to where each ring is written.
-        since: From where a new worker reads each ring.
+        heads: The positions up to which the rings are written.
+        since: The positions from which a new worker reads the rings.
         place: The ring that this worker writes.
-        rules: What it knows of sessions is told from now on.
+        rules: The rules whose observations of sessions are told from now on.
         lock: Takes a lock that one worker at a time has, or returns False; it never waits.
         unlock: Gives it back.
         forget: Called when the owners of requests may have changed.
@@ -89,7 +88,7 @@ class SharedSessions:
         self._is_new = False  # owners of requests may have changed
         self._seen_heads = b""
         self._is_asked = False  # another worker has missed messages
-        self._again: list[bytes] = []  # what is told again
+        self._again: list[bytes] = []  # messages to tell again
         own = RingReader(rings[place], heads, place, since[place])
         self._readers = [
             RingReader(ring, heads, at, since[at]) for at, ring in enumerate(rings) if at != place
@@ -142,12 +141,12 @@ class SharedSessions:
     # -- the place of a value in its lineage, which one worker decides for all
 
     def begin(self) -> bool:
-        """Take the right to decide, and learn what others have decided; False: another one has it.
+        """Take the lock, and learn what others have decided; False: another worker has the lock.
 
         Call `end` after that in both cases.
         """
         alone = self._lock()
-        self._look()  # whoever asks is about to remember an owner, which is forgotten later
+        self._look()  # the caller is about to remember an owner, which is forgotten later
         return alone
 
     def end(self) -> None:
@@ -157,14 +156,14 @@ class SharedSessions:
     # -- what the others have learnt
 
     def look(self) -> None:
-        """Learn what is new. Call it before a request is looked at."""
+        """Learn from new messages. Call it before a request head is parsed."""
         self._look()
         if self._is_new:
             self._is_new = False
             self._forget()
 
     def tick(self) -> None:
-        """Learn what is new, and tell again what others have missed. Call it on every tick."""
+        """Learn from new messages, and repeat those that others have missed. Call it every tick."""
         self.look()
         if self._is_asked and not self._again:
             self._is_asked = False

@@ -1,4 +1,4 @@
-"""The store of one of several workers. Each look-up first applies what others have removed."""
+"""The store of one of several workers. Each look-up first applies the removals of the others."""
 
 from typing import Final, Protocol
 
@@ -13,10 +13,10 @@ _find: Final = ResponseStore.find
 
 
 class News(Protocol):
-    """What others have removed.
+    """The removals of other workers.
 
     Attributes:
-        heads: Up to where each of them has told what it removed.
+        heads: The position up to which each worker has told its removals.
         seen: The octets of `heads` at the last look.
     """
 
@@ -24,7 +24,7 @@ class News(Protocol):
     seen: bytes
 
     def look(self, now: float) -> None:
-        """Apply what is new; `now` is monotonic seconds."""
+        """Apply new removals; `now` is monotonic seconds."""
         ...
 
 
@@ -32,7 +32,7 @@ class SharedStore(ResponseStore):
     """Stored responses near one worker.
 
     Attributes:
-        news: What others have removed.
+        news: The removals of other workers.
     """
 
     def __init__(self, rules: StoreRules, news: News) -> None:

@@ -220,7 +220,7 @@ class WriteBehind:
         self._bytes_new = 0  # of waiting entries whose keys the disk does not have
         self.bytes_waiting = 0
         self.not_kept = 0  # changes that were dropped because the disk was too slow
-        self.removed = 0  # removals so far; whoever holds an entry can see that there were more
+        self.removed = 0  # removals so far, so that a reader of an entry can see if there were more
 
     # -- changes
 
