@@ -222,7 +222,7 @@ def totals(counters: Counters) -> Totals:
 
 
 class Answers(NamedTuple):
-    """What became of the requests of one kind."""
+    """The results of the requests of one kind."""
 
     fresh: int = 0  # answered by the application without a failure
     stored: int = 0  # answered from the store
@@ -241,17 +241,17 @@ class Answers(NamedTuple):
         return self.fresh + self.stored + self.refused + self.failed + self.gave_up
 
     def since(self, before: "Answers") -> "Answers":
-        """Return what came after an earlier count."""
+        """Return the difference from an earlier count."""
         return Answers(*[now - then for now, then in zip(self, before, strict=True)])
 
     def plus(self, other: "Answers") -> "Answers":
-        """Return both together."""
+        """Return the sum of both."""
         return Answers(*[one + two for one, two in zip(self, other, strict=True)])
 
 
 NO_ANSWERS: Final = Answers()
 
-# Why a request is refused. All other errors of RETTER's own stand for one of the application's.
+# Reasons to refuse a request. RETTER's other errors stand in for an error of the application.
 _REFUSALS: Final = (
     Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.FAIR_SHARE,
     Reason.QUEUE_TIMEOUT, Reason.OPEN, Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.PATIENCE,
@@ -260,13 +260,13 @@ _REFUSALS: Final = (
 
 
 def answers_to_gets(counters: Counters) -> Answers:
-    """Return what became of GETs since the start."""
+    """Return the results of all GETs since the start."""
     stored = sum(counters.stored)
     return _answers(counters.forwarded_get, counters.own_get, stored, counters.gave_up_get)
 
 
 def answers_to_others(counters: Counters) -> Answers:
-    """Return what became of requests with other methods since the start."""
+    """Return the results of all requests with other methods since the start."""
     return _answers(counters.forwarded_other, counters.own_other, 0, counters.gave_up_other)
 
 
@@ -286,8 +286,8 @@ def server_errors(counters: Counters) -> int:
 def spared(counters: Counters) -> int:
     """Return how many answers were good only because of RETTER.
 
-    That is each one from the store, because the application did not answer, or would have been
-    asked for more than it can do. What an operator has ordered (`forced-open`) is not counted: the
+    These are all answers from the store: the application did not answer, or would have been
+    overloaded. Answers that an operator has ordered (`forced-open`) are not counted: the
     application might have answered.
     """
     ordered = Reason.FORCED_OPEN.row

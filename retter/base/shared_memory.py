@@ -48,7 +48,7 @@ FIGURES_BYTES: Final = 2 * 128 * 1024
 SECRETS_BYTES: Final = 1024
 
 # The number of this layout. A process of another version takes over the memory only if it has the
-# same one. Whoever changes anything that workers write there adds one.
+# same one. Add one after each change of what workers write there.
 LAYOUT: Final = 4
 
 # As many as the other boxes can tell at once (far/rounds.py).

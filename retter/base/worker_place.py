@@ -38,5 +38,5 @@ class WorkerPlace:
 
     @property
     def leads(self) -> bool:
-        """Whether this worker does what only one of them should do."""
+        """Whether this worker does the work that only one of them should do."""
         return self.index == 0

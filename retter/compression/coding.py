@@ -20,7 +20,7 @@ DECODED_TIMES_MAX: Final = 16
 DECODED_BYTES_MIN: Final = 64 * 1024  # allowed in any case
 DECODED_BYTES_MAX: Final = 16 * 1024 * 1024  # whatever --store-object-max is
 
-# What a body is searched in at once, on the event loop: 1 ms. A larger one counts as not searched.
+# The largest body that is searched at once, on the event loop: 1 ms. A larger one is not searched.
 SEARCHED_BYTES_MAX: Final = 512 * 1024
 SEARCHED_MEMBERS_MAX: Final = 16
 
@@ -76,8 +76,8 @@ def plain_body(
     """Return a body without its content coding, or None if it cannot or may not be decoded here.
 
     Args:
-        bytes_max: Octets of the decoded body.
-        members_max: Of gzip, or frames of zstd, in one body.
+        bytes_max: Most octets of the decoded body.
+        members_max: Most members of gzip, or frames of zstd, in one body.
     """
     if not is_encoded(content_encoding):
         return body

@@ -203,8 +203,8 @@ def decoded(
     """Decode a whole body. None if the coding is unknown, or the body broken, cut or too large.
 
     Args:
-        bytes_max: Of what it decodes to. Nothing is decoded beyond that.
-        members_max: Of gzip, or frames of zstd, in one body.
+        bytes_max: Most octets of the decoded body. Nothing is decoded beyond that.
+        members_max: Most members of gzip, or frames of zstd, in one body.
     """
     if coding == b"gzip":
         return _inflated(body, _GZIP_WBITS, bytes_max, members_max)
@@ -227,11 +227,11 @@ def is_cut(body: bytes, coding: bytes, bytes_max: int, members_max: int = MEMBER
     """Return whether a body ends before its coding does, or is broken. False if it is not known.
 
     Args:
-        bytes_max: Of what it decodes to. Where it has more, its end is not looked for.
-        members_max: Of gzip in one body. Where it has more, the end is not looked for.
+        bytes_max: Most octets of the decoded body; the end of a larger one is not looked for.
+        members_max: Most members of gzip in one body; with more, the end is not looked for.
     """
     if not body:
-        return False  # nothing is not half of something
+        return False  # an empty body is not cut
     if coding == b"gzip":
         room = bytes_max
         for member in range(members_max):

@@ -1,4 +1,4 @@
-"""When and where responses are compressed.
+"""The compression of responses: which ones, when, and in which thread.
 
 A small whole body is compressed at once. A longer one is compressed as it arrives, its larger
 pieces in a thread; nothing that the application has written is delayed by more than a tick. Stored
@@ -254,7 +254,7 @@ class Compression:
         self.made = 0  # stored bodies compressed
 
     def configure(self, negotiator: Negotiator, gzip_level: int, bytes_min: int) -> None:
-        """Follow new settings. Bodies that have begun are not changed.
+        """Use new settings. Bodies that have begun are not changed.
 
         Args:
             gzip_level: 1 to 9, for forwarded bodies.

@@ -1,4 +1,4 @@
-"""What is written from the declared settings: a TOML file to begin with, and its JSON Schema.
+"""Files made from the declared settings: a TOML file to begin with, and its JSON Schema.
 
 Pure functions of the declaration in settings.py. `retter config init` and `retter config schema`
 print them.

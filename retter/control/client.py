@@ -11,8 +11,8 @@ from retter.config.units import ListenAddress
 
 # The listener answers within milliseconds; a machine that swaps may take seconds.
 TIMEOUT_S: Final = 5.0
-# RETTERs side by side on one machine, as the proxy tries ports (a test compares them); each answers
-# at once, and a program that is none of them shall not hold the command up.
+# Ports that are tried for other RETTERs on this machine, as the proxy does (a test compares them).
+# A RETTER answers at once, and any other program must not delay the command.
 NEIGHBOURS_MAX: Final = 9
 NEIGHBOUR_S: Final = 0.5
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024  # a state document has a few KB
@@ -37,7 +37,7 @@ class AdminClient:
     Args:
         address: The address of the listener.
         token: Its `--admin-token`; "" for none.
-        by_default: Nobody has named the address; another RETTER may have the next port.
+        by_default: The address is the default, so another RETTER may have the next port.
         timeout_s: For an answer.
     """
 

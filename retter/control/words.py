@@ -164,7 +164,7 @@ def served(state: Document) -> str:
 
 
 def got_a_page(state: Document) -> str:
-    """Which share of the last minute's requests got what they asked for, by method."""
+    """Return the share of the last minute's requests that got a good answer, by method."""
     minute = state["minute"]
     return f"GETs {_share(minute['gets'])}; others {_share(minute['others'])}"
 
@@ -273,7 +273,7 @@ def _visitors(shares: dict[str, float | None]) -> str:
 
 
 def with_others(shared: Document) -> str:
-    """What boxes share, and whether the server is there."""
+    """Return a line about the boxes that share a server, and whether it can be used."""
     boxes = f"{number(shared['boxes'])} {'box' if shared['boxes'] == 1 else 'boxes'}"
     if not shared["connected"]:
         return f"{boxes}; the server is away: {shared['trouble'] or 'no answer'}"
@@ -362,7 +362,7 @@ _ASKED_AS: Final = {
 
 
 def why(found: Document, asked_as: str) -> str:
-    """What would happen to a request, in a sentence; then every figure on its own line."""
+    """Return in a sentence what would happen to a request; then each figure on its own line."""
     rest = {name: value for name, value in found.items() if name != "words"}
     asked = ("asked as", _ASKED_AS[asked_as])
     sentences = textwrap.fill(found["words"], COLUMNS_MAX)

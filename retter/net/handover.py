@@ -24,7 +24,7 @@ from retter.net import systemd
 # From a process to its successor: the numbers of descriptors, and how the log is written.
 _VARIABLE: Final = "_RETTER_TAKEOVER"
 
-# What a successor says when it serves. An earlier version takes any octet for the first one.
+# A successor's messages when it serves. An earlier version takes any octet for the first one.
 _SERVES: Final = b"1"
 _STORES_ALIKE: Final = b"2"
 
@@ -63,11 +63,10 @@ class Inheritance:
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
         self._lent: set[str] = set()  # the previous process keeps these if this one does not serve
         self._ready_fd = -1
-        self.store_fd = -1  # the lock of `--store`, which both hold while one takes over
-        self.state: socket.socket | None = None  # where the previous process tells what it knows
-        self.memory_fd = -1  # of the file where it writes that, or that its workers share
-        # What the previous process says of its workers; None: there is no such process, or it has
-        # none.
+        self.store_fd = -1  # the lock of `--store`, which both have during a takeover
+        self.state: socket.socket | None = None  # to the previous process, which sends its state
+        self.memory_fd = -1  # the file in memory with its snapshot, or the memory of its workers
+        # The previous process's message about its workers; None: no such process, or it has none.
         self.workers: dict[str, Any] | None = None
         self.takes_over = False  # from a previous process
         text = os.environ.pop(_VARIABLE, "")
@@ -87,7 +86,7 @@ class Inheritance:
 
     @classmethod
     def of_supervisor(cls, listeners: Sequence[socket.socket]) -> "Inheritance":
-        """Return what a worker has: these sockets, which its supervisor keeps."""
+        """Return the inheritance of a worker: sockets that its supervisor keeps."""
         inheritance = cls()
         inheritance._listeners = list(listeners)
         inheritance._kept = {str(one.getsockname()) for one in listeners}
@@ -102,7 +101,7 @@ class Inheritance:
             os.set_inheritable(memory_fd, False)
 
     def take(self, address: ListenAddress) -> socket.socket | None:
-        """Return the socket that listens there, if there is one."""
+        """Return the inherited socket that listens on this address, if there is one."""
         for listener in self._listeners:
             if _fits(listener, address):
                 self._listeners.remove(listener)
@@ -111,7 +110,7 @@ class Inheritance:
         return None
 
     def is_kept(self, listener: socket.socket) -> bool:
-        """Return whether the socket belongs to somebody who keeps it when this process ends."""
+        """Return whether another process keeps the socket when this one ends."""
         name = str(listener.getsockname())
         return name in self._kept or name in self._lent
 
@@ -127,7 +126,7 @@ class Inheritance:
         """Tell the previous process, if there is one, that it may stop.
 
         Args:
-            stores_alike: What it stores from now on may be shown here.
+            stores_alike: This process may show what the previous one stores from now on.
         """
         self._lent.clear()
         if self._ready_fd >= 0:
@@ -150,11 +149,11 @@ class Inheritance:
         memory_fd: int = -1,
         workers: dict[str, Any] | None = None,
     ) -> "Successor":
-        """Start the same command once more.
+        """Start the same command again.
 
         It gets these sockets, the log format, the lock of `--store` if there is one, and a socket
-        and a file through which it is told what this process knows. A supervisor says more of its
-        workers, and their shared memory is the file.
+        and a file through which this process sends its state. A supervisor also sends a message
+        about its workers, and the file is their shared memory.
         """
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]

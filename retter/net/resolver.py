@@ -104,7 +104,7 @@ class Resolver:
         return self._known
 
     async def _ask(self) -> OSError | None:
-        """Look the name up and return the error, if any: perhaps nobody waits for it."""
+        """Look the name up. Return the error instead of raising it: perhaps no request waits."""
         address = self._address
         try:
             answers = await self._loop.getaddrinfo(

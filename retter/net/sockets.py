@@ -100,8 +100,8 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
 def listen_together_on(address: ListenAddress, count: int) -> list[socket.socket]:
     """Return so many sockets that listen on one address; the kernel spreads clients over them.
 
-    The kernel lets any program of this user share the port from then on. So first it is made sure
-    that nobody listens there: a second RETTER would silently take a part of the clients.
+    The kernel lets any program of this user share the port from then on. So this first makes sure
+    that nothing listens there: a second RETTER would silently take a part of the clients.
 
     Raises:
         ListenError: The address cannot be listened on.
@@ -151,7 +151,7 @@ def _listen_on(address: ListenAddress, umask: int, *, shared: bool = False) -> s
 
 
 def is_everywhere(listener: socket.socket) -> bool:
-    """Return whether it accepts connections on every interface of this machine."""
+    """Return whether a socket accepts connections on every interface of this machine."""
     name = listener.getsockname()
     return listener.family != socket.AF_UNIX and name[0] in ("::", "0.0.0.0")
 

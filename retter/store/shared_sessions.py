@@ -150,7 +150,7 @@ class SharedSessions:
         return alone
 
     def end(self) -> None:
-        """Give the right back."""
+        """Release the lock."""
         self._unlock()
 
     # -- what the others have learnt

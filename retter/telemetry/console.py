@@ -35,10 +35,10 @@ def line(record: Record, at: float, *, colour: bool) -> str:
 
 
 def shown_level(record: Record) -> str:
-    """Return the level that a person sees: good news is no warning, whatever programs are told.
+    """Return the level that a person sees: good news is no warning, although programs get one.
 
-    Programs have got each change of the circuit and each summary of a minute as a warning from the
-    start, and may alert on it; so the record itself stays as it is.
+    The record of each change of the circuit, and of each summary, has always been a warning, and
+    operators may alert on it. So the record itself stays as it is.
     """
     level = str(record.get("level", "info"))
     event = record["event"]
@@ -54,12 +54,12 @@ def shown_level(record: Record) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what would steer a terminal, however it came into a record."""
+    """Escape characters that would control a terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def sentence(record: Record) -> str:
-    """Return what a record says."""
+    """Return the sentence of a record."""
     event = str(record["event"])
     make = _SENTENCES.get(event)
     if make is not None:
