@@ -151,16 +151,16 @@ class FastCgi:
 
     def _wait_until_it_answers(self, page: str) -> None:
         end = time.monotonic() + START_S
-        last: OSError | None = None
+        last = "a program ended before it could be asked"
         while time.monotonic() < end and all(process.runs() for process in self._processes):
             try:
                 ask(f"http://127.0.0.1:{self.port}{page}")
                 return
             except OSError as error:
-                last = error
+                last = str(error)
                 time.sleep(0.05)
         words = [process.last_words() for process in self._processes]
-        raise StartFailed("; ".join([f"{page}: {last}", *words]))
+        raise StartFailed("; ".join([f"{page} did not come: {last}", *words]))
 
     def stop(self) -> None:
         """End nginx, then php-fpm."""

@@ -53,7 +53,7 @@ class Result:
 
     good: int = 0
     failed: int = 0
-    failures: list[str] = field(default_factory=list[str])  # the first URLs that failed
+    failures: list[str] = field(default_factory=list[str])  # the first ones: the URL, and why
     elsewhere: int = 0
     waited_s: float = 0.0
     reason: str = ""
@@ -100,12 +100,12 @@ class Warmer:
             if not self._wait_for_room(result, walk, ends_at):
                 result.reason = "the time is over"
                 break
-            good = self._visit(url, walk)
-            result.good += good
-            result.failed += not good
-            if not good and len(result.failures) < FAILURES_NAMED_MAX:
-                result.failures.append(url)
-            failures = 0 if good else failures + 1
+            why = self._visit(url, walk)
+            result.good += not why
+            result.failed += bool(why)
+            if why and len(result.failures) < FAILURES_NAMED_MAX:
+                result.failures.append(f"{url}: {why}")
+            failures = failures + 1 if why else 0
             if failures == FAILURES_MAX:
                 result.reason = f"{FAILURES_MAX} pages in a row failed"
                 break
@@ -122,12 +122,12 @@ class Warmer:
             result.waited_s += BUSY_POLL_S
         return False
 
-    def _visit(self, url: str, walk: site.Walk) -> bool:
-        """Request a page, add the URLs that it links to, and return whether it is good."""
+    def _visit(self, url: str, walk: site.Walk) -> str:
+        """Request a page, add the URLs that it links to, and return why it failed; "" if good."""
         try:
             page = self._fetch(url)
-        except (OSError, ValueError, http.client.HTTPException):  # also a host that is no name
-            return False
+        except (OSError, ValueError, http.client.HTTPException) as error:  # also a bad host name
+            return _reason(error)
         if page.location:
             walk.add(site.joined(url, page.location))
         body = site.unpacked(page.body)
@@ -136,16 +136,22 @@ class Warmer:
         if page.media_type == "text/html":
             for link in site.links(body.decode("utf-8", "replace"), url):
                 walk.add(link)
-        return page.status < 400
+        return "" if page.status < 400 else f"status {page.status}"
 
 
-def _add_locations(body: bytes, walk: site.Walk) -> bool:
+def _add_locations(body: bytes, walk: site.Walk) -> str:
     try:
         for location in site.locations(body):
             walk.add(location)
-    except site.NotASitemap:
-        return False
-    return True
+    except site.NotASitemap as error:
+        return f"not a sitemap: {error}"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, on one line: its own words may be a peer's, or none."""
+    said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return words.printable(said.replace("\n", " "))
 
 
 class Visitor:

@@ -274,6 +274,33 @@ def test_the_closed_loop_measures_an_answer_or_says_why_not() -> None:
         closed_loop(port, "/product/", 2, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("looks", "why"), [(1, "HTTP Error 500: Internal Server Error"), (0, "a program ended before")]
+)
+def test_an_application_that_does_not_start_says_which_page_and_why(
+    tmp_path: Path, looks: int, why: str
+) -> None:
+    class Ends(Process):
+        """It runs for so many looks."""
+
+        def __init__(self) -> None:
+            self.left = looks
+
+        def runs(self) -> bool:
+            self.left -= 1
+            return self.left >= 0
+
+        def last_words(self) -> str:
+            return "no such luck"
+
+    site = fastcgi.FastCgi(tmp_path, tmp_path / "x.php", workers=1, params={}, ini={})
+    site._processes = [Ends()]
+    with web_server(500) as site.port, pytest.raises(StartFailed) as failed:
+        site._wait_until_it_answers("/post-number-1/")
+    assert str(failed.value).startswith(f"/post-number-1/ did not come: {why}")
+    assert str(failed.value).endswith("; no such luck")
+
+
 def test_dials_into_the_void_are_counted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import http.client
 import io
 import os
 import socket
@@ -132,7 +133,10 @@ def test_a_sitemap_with_entities_is_refused() -> None:
     bomb = b"<!DOCTYPE urlset [<!ENTITY a 'aaaa'>]><urlset><url><loc>&a;</loc></url></urlset>"
     with pytest.raises(site.NotASitemap, match="document type"):
         site.locations(bomb)
-    assert run({"/s.xml": Page(200, "text/xml", "", bomb)}, "/s.xml")[0].failed == 1
+    result = run({"/s.xml": Page(200, "text/xml", "", bomb)}, "/s.xml")[0]
+    assert result.failures == [
+        f"{HOST}/s.xml: not a sitemap: it has a document type, which no sitemap needs"
+    ]
 
 
 def test_a_small_gzip_file_is_not_unfolded_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,15 +210,29 @@ def test_it_ends_when_nothing_works() -> None:
     assert len(requested) == 1 + warm.FAILURES_MAX
     assert (result.good, result.failed) == (1, warm.FAILURES_MAX)
     assert len(result.failures) == warm.FAILURES_NAMED_MAX
+    assert result.failures[0] == f"{HOST}/0: status 404"
     assert "in a row failed" in result.reason
 
 
-def test_a_connection_that_fails_is_a_page_that_failed() -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (TimeoutError("timed out"), "timed out"),
+        (ConnectionRefusedError(), "ConnectionRefusedError"),
+        (http.client.BadStatusLine("x\x1b[31m\n"), "x?[31m "),
+        (ValueError("Invalid IPv6 URL"), "Invalid IPv6 URL"),
+    ],
+)
+def test_a_connection_that_fails_is_a_page_that_failed_and_says_why(
+    error: Exception, said: str
+) -> None:
     def fetch(url: str) -> Page:
-        raise ConnectionRefusedError
+        raise error
 
     warmer = Warmer(fetch, lambda: CALM, lambda *_: None)
-    assert warmer.run(f"{HOST}/", 5, 60).failed == 1
+    result = warmer.run(f"{HOST}/", 5, 60)
+    assert (result.failed, result.failures) == (1, [f"{HOST}/: {said}"])
 
 
 # What is sent
@@ -289,11 +307,13 @@ def test_what_is_stored_by_it_is_what_a_browser_is_shown() -> None:
 
 def test_the_report_says_what_was_done_and_what_is_stored() -> None:
     before, after = {"entries": 3, "bytes": 10}, {"entries": 1203, "bytes": 2 << 20}
-    result = Result(1200, 3, ["http://a/x", "http://a/y"], 7, 62.0, "the time is over")
+    result = Result(
+        1200, 3, ["http://a/x: status 500", "http://a/y: timed out"], 7, 62.0, "the time is over"
+    )
     assert warm.report(result, before, after) == (
         "1,203 pages requested: 1,200 good, 3 failed; waited 1 min 2 s for a busy application\n"
-        "failed: http://a/x\n"
-        "failed: http://a/y\n"
+        "failed: http://a/x: status 500\n"
+        "failed: http://a/y: timed out\n"
         "and 1 more\n"
         "7 links to other hosts were not followed\n"
         "the store has 1,203 pages (2.0 MiB), 1,200 more than before\n"

@@ -92,9 +92,12 @@ class WordPress:
             "http://localhost:80",
             str(POSTS),
         )
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=INSTALL_S, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise StartFailed(f"WordPress: not installed within {INSTALL_S:.0f} s") from None
         if done.returncode or "Error" in done.stdout:
             raise StartFailed(f"WordPress: {done.stdout[-500:]}{done.stderr[-500:]}")
 
