@@ -39,7 +39,7 @@ while the application is slow, overloaded or down.
   retter load http://127.0.0.1:8089        send more than the shop can answer
   retter completion bash                   completes options in a shell
 
-To a RETTER that runs:
+For a RETTER that runs:
   retter status                   what is going on, and what to do
   retter top                      the same, live
   retter why URL                  what a visitor of a page would get, and why
@@ -147,7 +147,8 @@ def _proxy(arguments: list[str]) -> int:
         _print(table(effective))
         for notice in effective.notices:
             _complain(f"note: {notice}")
-    _check_complete(effective)
+    with _named_as_given(effective):
+        _check_complete(effective)
     if options.check_config:
         return EXIT_OK
 
@@ -156,7 +157,22 @@ def _proxy(arguments: list[str]) -> int:
         _check_complete(again)
         return again.settings
 
-    return _run(effective, reread)
+    with _named_as_given(effective):
+        return _run(effective, reread)
+
+
+@contextmanager
+def _named_as_given(effective: Effective) -> Generator[None, None, None]:
+    """Name a setting in a complaint as it was given: as an option, a variable or a key."""
+    try:
+        yield
+    except ConfigError as error:
+        name, colon, rest = str(error).partition(": ")
+        flags = {setting.field: setting.flag for setting in SETTINGS}
+        if not colon or name not in flags:
+            raise
+        origin = effective.origins[name]
+        raise ConfigError(f"{flags[name] if origin == 'default' else origin}: {rest}") from None
 
 
 def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
@@ -327,6 +343,8 @@ class _Parser(argparse.ArgumentParser):
         flag, _, why = message.removeprefix("argument ").partition(": ")
         if why.startswith("ignored explicit argument"):
             why = "takes no value"
+        if why == "expected one argument":
+            why = f"needs a value: {flag}=VALUE"  # also for one that begins with -
         raise ConfigError(f"{flag}: {why}" if why else flag)
 
 

@@ -149,8 +149,8 @@ def test_an_error_page_that_can_be_read_is_no_error(
         (["serve"], "unexpected 'serve': options start with --"),
         (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
         (["stored"], "unexpected 'stored'; did you mean retter store?"),
-        (["--upstream"], "--upstream: expected one argument"),
-        (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
+        (["--upstream"], "--upstream: needs a value: --upstream=VALUE"),
+        (["--upstream", "--listen", ":80"], "--upstream: needs a value: --upstream=VALUE"),
         (["--no-headers=yes"], "--no-headers: takes no value"),
         (["--drain", "soon"], "--drain: 'soon' is not a duration; write 1.5s, 200ms, 2m, 24h or"),
         (
@@ -181,6 +181,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     assert complaint(capsys, *arguments).startswith(message)
     assert started == []
+
+
+def test_a_setting_that_fails_at_the_start_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "no" / "log")
+    base = ["--upstream", ":1", "--listen", "127.0.0.1:0"]
+    assert complaint(capsys, *base, "--access-log", missing).startswith(
+        f"--access-log: {missing}: No such file"
+    )
+    monkeypatch.setenv("RETTER_ACCESS_LOG", missing)
+    assert complaint(capsys, *base).startswith(f"RETTER_ACCESS_LOG: {missing}: No such file")
+    monkeypatch.delenv("RETTER_ACCESS_LOG")
+    file = tmp_path / "retter.toml"
+    file.write_text(f'access_log = "{missing}"\n')
+    assert complaint(capsys, *base, "--config", str(file)).startswith(
+        f"{file}: access_log: {missing}: No such file"
+    )
 
 
 def test_a_wrong_variable_is_named(

@@ -25,6 +25,10 @@ class ControlError(Exception):
     """The request was refused. The message is one line that says what to do."""
 
 
+class Mistaken(ControlError):
+    """What was asked for is not understood or not possible: an argument has to change."""
+
+
 class Unreachable(ControlError):
     """Nothing answers there. `neighbours` are other RETTERs: their addresses and applications."""
 
@@ -71,6 +75,7 @@ class AdminClient:
 
         Raises:
             Unreachable: Nothing answers there.
+            Mistaken: An argument is wrong.
             ControlError: It was refused.
         """
         return self._ask("GET", path, None)
@@ -133,6 +138,8 @@ class AdminClient:
                 f"the admin listener at {self.address} requires "
                 f"{'another' if self._token else 'a'} token: --admin-token or RETTER_ADMIN_TOKEN"
             )
+        if status == 400:
+            raise Mistaken(str(found.get("error", "it is not understood")))
         if status >= 400:
             raise ControlError(f"refused: {found.get('error', f'status {status}')}")
         return found

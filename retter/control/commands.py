@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from retter.admin.auth import read_token
@@ -21,27 +21,29 @@ from retter.config.kinds import count
 from retter.config.load import load
 from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
 from retter.control import site, words
-from retter.control.client import AdminClient, ControlError, Unreachable
+from retter.control.client import AdminClient, ControlError, Mistaken, Unreachable
+from retter.control.parser import Parser
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 
-# The default duration of an order. It equals the admin listener's default: a test compares them,
-# because its module is too large to import for a command.
+# The default duration of an order, and the longest. They equal the admin listener's: a test
+# compares them, because its module is too large to import for a command.
 CIRCUIT_S: Final = 600.0
+CIRCUIT_S_MAX: Final = 24 * 3600.0
 PAUSE_S: Final = 30.0
+PAUSE_S_MAX: Final = 300.0
 
 # The default limits of `warm`: enough for a small site.
 WARM_PAGES: Final = 1000
 WARM_S: Final = 600.0
+WARM_S_MAX: Final = 30 * 86_400.0  # who waits longer for a busy application has another problem
+
+# The arguments that only the running RETTER can judge.
+_ASKED: Final = ("url", "prefix", "session")
 
 # The settings with the address of the admin listener, as the proxy reads them.
 _WHERE: Final = ("admin", "admin_token", "admin_token_file", "config")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog.removeprefix('retter ')}: {message}")
 
 
 def main(word: str, arguments: Sequence[str]) -> int:
@@ -49,6 +51,10 @@ def main(word: str, arguments: Sequence[str]) -> int:
     options = parser(word).parse_args(arguments)
     try:
         return COMMANDS[word][1](_client(options), options)
+    except Mistaken as error:
+        given = [text for name in _ASKED if (text := getattr(options, name, None)) is not None]
+        about = "".join([f"{units.shown(text)}: " for text in given])
+        raise ConfigError(f"{word}: {about}{error}") from None
     except ControlError as error:
         sys.stderr.write(words.printable(f"retter: {error}\n"))
         if isinstance(error, Unreachable) and error.neighbours:
@@ -64,7 +70,7 @@ def main(word: str, arguments: Sequence[str]) -> int:
 def parser(word: str) -> argparse.ArgumentParser:
     """Return the parser of one of COMMANDS."""
     about, _, add_options = COMMANDS[word]
-    found = _Parser(prog=f"retter {word}", description=about, allow_abbrev=False)
+    found = Parser(prog=f"retter {word}", description=about, allow_abbrev=False)
     add_options(found)
     for setting in SETTINGS:
         if setting.name in _WHERE:
@@ -99,11 +105,44 @@ def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> i
     return EXIT_OK
 
 
-def _duration(text: str) -> float:
+def _duration(low_s: float, high_s: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            seconds = units.parse_duration(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if not low_s <= seconds <= high_s:
+            low, high = units.format_duration(low_s), units.format_duration(high_s)
+            raise argparse.ArgumentTypeError(f"{units.shown(text)} is not from {low} to {high}")
+        return seconds
+
+    return read
+
+
+def _pair(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{units.shown(text)} is not NAME=VALUE")
+    return text
+
+
+def _field(text: str) -> str:
+    name, colon, _ = text.partition(":")
+    if not (name and colon):
+        raise argparse.ArgumentTypeError(f"{units.shown(text)} is not NAME: VALUE")
+    return text
+
+
+def _address(text: str) -> str:
+    from ipaddress import ip_address
+
     try:
-        return units.parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{units.shown(text)} is not an IP address; write 192.0.2.7 or 2001:db8::7"
+        ) from None
+    return text
 
 
 # Looking
@@ -141,17 +180,20 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cookie",
         action="append",
+        type=_pair,
         metavar="NAME=VALUE",
         help="a cookie of the request; may be repeated",
     )
     parser.add_argument(
         "--client",
         metavar="ADDRESS",
+        type=_address,
         help="address of the client that sends it; its place in the queue depends on it",
     )
     parser.add_argument(
         "--header",
         action="append",
+        type=_field,
         default=[],
         metavar="'NAME: VALUE'",
         help="a header field of the request; may be repeated",
@@ -241,7 +283,7 @@ def _warm_options(parser: argparse.ArgumentParser) -> None:
         default=WARM_PAGES,
         help=f"most pages that are requested (default {WARM_PAGES})",
     )
-    _add_time(parser, WARM_S, "at most")
+    _add_time(parser, WARM_S, WARM_S_MAX, "at most")
 
 
 # Steering
@@ -276,7 +318,10 @@ def _purge_options(parser: argparse.ArgumentParser) -> None:
         "--prefix", metavar="URL", help="the stored pages of all URLs that begin with this"
     )
     parser.add_argument(
-        "--session", metavar="NAME=VALUE", help="the stored pages of one session, by its cookie"
+        "--session",
+        metavar="NAME=VALUE",
+        type=_pair,
+        help="the stored pages of one session, by its cookie",
     )
     parser.add_argument("--all", action="store_true", help="everything")
 
@@ -309,7 +354,7 @@ def _circuit_options(parser: argparse.ArgumentParser) -> None:
         type=_mode,
         help=f"{about}. Without a mode: show what is in force",
     )
-    _add_time(parser, CIRCUIT_S, "then as configured")
+    _add_time(parser, CIRCUIT_S, CIRCUIT_S_MAX, "then as configured")
     parser.set_defaults(seconds=None)  # to tell whether it was given
 
 
@@ -319,7 +364,7 @@ def _pause(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _pause_options(parser: argparse.ArgumentParser) -> None:
-    _add_time(parser, PAUSE_S, "at most; resume ends the pause earlier")
+    _add_time(parser, PAUSE_S, PAUSE_S_MAX, "at most; resume ends the pause earlier")
 
 
 def _resume(client: AdminClient, options: argparse.Namespace) -> int:
@@ -338,12 +383,12 @@ def _in_force(client: AdminClient, options: argparse.Namespace, more: str = "") 
     return _show({name: state[name] for name in names}, options, words_in_force + more)
 
 
-def _add_time(parser: argparse.ArgumentParser, seconds: float, then: str) -> None:
+def _add_time(parser: argparse.ArgumentParser, seconds: float, most_s: float, then: str) -> None:
     parser.add_argument(
         "--for",
         dest="seconds",
         metavar="TIME",
-        type=_duration,
+        type=_duration(1, most_s),
         default=seconds,
         help=f"30s, 10m, 1h: {then} (default {units.format_duration(seconds)})",
     )

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from retter.control.parser import Parser
+
 SHELLS: Final = ("bash", "zsh", "fish")
 
 # The kind of a value, by its name in the help.
@@ -280,7 +282,7 @@ def _fish_arguments(value: Value) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `retter completion`."""
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog="retter completion",
         description="Print a script with which a shell completes the options of retter.",
         epilog="bash: retter completion bash > /usr/share/bash-completion/completions/retter; "

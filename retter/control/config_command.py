@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from retter.config.template import json_schema, toml_template
+from retter.control.parser import Parser
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -16,7 +17,7 @@ EXIT_FAILED = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `retter config`."""
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog="retter config",
         description="Write a file of settings to begin with, or its schema for editors.",
         epilog="retter --config FILE --check-config checks a file.",
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument(
         "what",
+        metavar="ACTION",
         choices=("init", "schema"),
         help="init: a TOML file with every setting, explained, at its default. "
         "schema: the JSON Schema of that file",

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from retter.admin.message import AdminError
 from retter.admin.url import split_url
@@ -21,6 +21,7 @@ from retter.config import units
 from retter.config.load import load
 from retter.config.settings import SETTINGS, ConfigError, Settings
 from retter.control import words
+from retter.control.parser import Parser
 
 EXIT_OK: Final = 0
 EXIT_DAMAGED: Final = 1
@@ -31,11 +32,6 @@ _SHOWN_MAX: Final = 10  # damaged pages; `--json` has all
 ABOUT: Final = "Show the stored responses on disk. A RETTER that uses them is not disturbed."
 
 _OWNERS: Final = {"everyone": False, "private": True}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog.removeprefix('retter ')}: {message}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -106,7 +102,7 @@ def _tell_damage(path: str, what: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    made = _Parser(prog="retter store", description=ABOUT, allow_abbrev=False)
+    made = Parser(prog="retter store", description=ABOUT, allow_abbrev=False)
     actions = made.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (about, _, add_options) in ACTIONS.items():
         action = actions.add_parser(name, help=about, description=about, allow_abbrev=False)
@@ -117,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
 
 def flat_parser() -> argparse.ArgumentParser:
     """Return one parser with the options of all actions, for the completion of a shell."""
-    made = _Parser(prog="retter store", description=ABOUT, conflict_handler="resolve")
+    made = Parser(prog="retter store", description=ABOUT, conflict_handler="resolve")
     made.add_argument("action", choices=list(ACTIONS))
     for _, _, add_options in ACTIONS.values():
         add_options(made)

@@ -246,7 +246,8 @@ def report(result: Result, before: State, store: State) -> str:
     if result.failed > len(result.failures):
         lines.append(f"and {words.number(result.failed - len(result.failures))} more")
     if result.elsewhere:
-        lines.append(f"{words.number(result.elsewhere)} links to other hosts were not followed")
+        links = "link to another host was" if result.elsewhere == 1 else "links to other hosts were"
+        lines.append(f"{words.number(result.elsewhere)} {links} not followed")
     lines.append(
         f"the store has {words.pages(store['entries'])} ({words.size(store['bytes'])}), "
         f"{words.number(store['entries'] - before['entries'])} more than before"

@@ -9,12 +9,12 @@ from retter.demo.database import Database
 from retter.demo.knobs import Knobs, Model
 from retter.demo.server import Clock, ShopServer
 from retter.demo.shop import Shop
-from retter.demo.terminal import LISTEN, address, raise_file_limit, run, say, stopped
+from retter.demo.terminal import LISTEN, Parser, address, raise_file_limit, run, say, stopped
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="retter demo",
         description="A small shop with a finite database, to see RETTER work.",
     )
@@ -87,7 +87,11 @@ async def serve(options: argparse.Namespace, knobs: Knobs) -> int:
 
 def main(argv: list[str]) -> int:
     """Run `retter demo` with these arguments and return the exit code."""
-    options = parser().parse_args(argv)
+    try:
+        options = parser().parse_args(argv)
+    except ValueError as error:
+        sys.stderr.write(f"retter demo: {error}\n")
+        return 2
     wishes = {
         name: value
         for name in ("connections", "service_ms", "model", "backlog", "overflow_status")
@@ -95,12 +99,16 @@ def main(argv: list[str]) -> int:
     }
     try:
         knobs = Knobs().changed(wishes)
-        for text in (options.listen, options.control, options.with_proxy):
-            if text is not None:
-                address(text)
     except ValueError as error:
-        sys.stderr.write(f"retter demo: {error}\n")
+        knob, _, why = str(error).partition(": ")
+        sys.stderr.write(f"retter demo: --{knob.replace('_', '-')}: {why}\n")
         return 2
+    for option in ("listen", "control", "with_proxy"):
+        try:
+            address(getattr(options, option) or LISTEN)
+        except ValueError as error:
+            sys.stderr.write(f"retter demo: --{option.replace('_', '-')}: {error}\n")
+            return 2
     raise_file_limit()
     if options.with_proxy is None:
         return run(lambda: serve(options, knobs))

@@ -73,7 +73,7 @@ def _number(low: float, high: float) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         number = float(value)
         if not low <= number <= high:  # also refuses nan
-            raise ValueError(f"must be from {low:g} to {high:g}, not {value!r}")
+            raise ValueError(f"must be from {low:,g} to {high:,.0f}, not {value!r}")
         return number
 
     return read

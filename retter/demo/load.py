@@ -9,13 +9,14 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
-from retter.demo.load_generator import run_load
-from retter.demo.load_plan import LoadError, LoadPlan, Phase
+from retter.demo.load_generator import resolve, run_load
+from retter.demo.load_plan import RATE_MAX, LoadError, LoadPlan, Phase
 from retter.demo.load_report import LoadReport, Summary, as_json
-from retter.demo.terminal import raise_file_limit, run, say
+from retter.demo.terminal import Parser, number, raise_file_limit, run, say, whole
 
 __all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]
 
+SECONDS_MAX: Final = 86_400.0  # a day
 STATS_TRIES: Final = 5  # right after an overload, the first requests for figures may be refused
 STATS_WAIT_S: Final = 1.0
 STATS_BYTES_MAX: Final = 64 * 1024
@@ -23,7 +24,7 @@ STATS_BYTES_MAX: Final = 64 * 1024
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="retter load",
         description="Send requests at a constant rate, whether or not responses arrive (open "
         "loop), and report the results. Latency counts from the time when a request was due. "
@@ -31,19 +32,34 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("url", metavar="URL", help="http://127.0.0.1:8089")
-    add("--rate", type=float, default=2000.0, help="requests per second (default 2000)")
-    add("--seconds", type=float, default=10.0, help="duration (default 10)")
-    add("--urls", type=int, default=500, help="different pages (default 500)")
+    add(
+        "--rate",
+        type=number(0.001, RATE_MAX),
+        default=2000.0,
+        help="requests per second (default 2000)",
+    )
+    add("--seconds", type=number(0.001, SECONDS_MAX), default=10.0, help="duration (default 10)")
+    add("--urls", type=whole(1, 100_000), default=500, help="different pages (default 500)")
     add(
         "--path",
         default="/product/{n}",
         help="path of the GETs; {n} counts up (default /product/{n})",
     )
-    add("--post-share", type=float, default=0.1, help="share of POSTs (default 0.1)")
+    add("--post-share", type=number(0, 1), default=0.1, help="share of POSTs (default 0.1)")
     add("--post-path", default="/cart/add", help="path of the POSTs (default /cart/add)")
     add("--post-body", default="product=7", help="form in the POSTs (default product=7)")
-    add("--timeout", type=float, default=2.0, help="seconds until a client leaves (default 2)")
-    add("--connections", type=int, default=8000, help="most open connections (default 8000)")
+    add(
+        "--timeout",
+        type=number(0.001, 120),
+        default=2.0,
+        help="seconds until a client leaves (default 2)",
+    )
+    add(
+        "--connections",
+        type=whole(1, 60_000),
+        default=8000,
+        help="most open connections (default 8000)",
+    )
     add("--even", action="store_true", help="even gaps instead of random (Poisson) ones")
     add("--seed", type=int, default=1, help="seed of the random gaps and choices (default 1)")
     add("--no-warm", action="store_true", help="do not fetch each page once beforehand")
@@ -58,11 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
 def plan_of(options: argparse.Namespace) -> LoadPlan:
     """Return the plan that the options ask for. Raises ValueError."""
-    if not 1 <= options.urls <= 100_000:
-        raise ValueError("the number of pages is from 1 to 100000")
     targets = tuple(options.path.replace("{n}", str(n)) for n in range(1, options.urls + 1))
     if not all(target.startswith("/") and target.isprintable() for target in targets):
-        raise ValueError(f"{options.path!r} is not a path")
+        raise ValueError(f"--path: {options.path!r} is not a path, which begins with /")
     return LoadPlan(
         url=options.url,
         phases=(Phase(options.seconds, options.rate),),
@@ -81,10 +95,16 @@ def plan_of(options: argparse.Namespace) -> LoadPlan:
 
 def main(argv: list[str]) -> int:
     """Run `retter load` with these arguments and return the exit code."""
-    options = parser().parse_args(argv)
+    try:
+        options = parser().parse_args(argv)
+    except ValueError as error:
+        sys.stderr.write(f"retter load: {error}\n")
+        return 2
     raise_file_limit()
     try:
         content: dict[str, Any] = {}
+        if options.json is not None:
+            Path(options.json).touch()  # before a minute of load, not after it
         run(lambda: _load(plan_of(options), content))
         if options.json is not None:
             Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
@@ -101,6 +121,7 @@ def main(argv: list[str]) -> int:
 
 
 async def _load(plan: LoadPlan, content: dict[str, Any]) -> int:
+    await resolve(plan)  # before anything is said or done
     warm = len(plan.targets if plan.warm is None else plan.warm)
     if warm:
         say(f"Fetching {warm} pages once, gently ...")

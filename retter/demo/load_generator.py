@@ -48,7 +48,7 @@ async def run_load(
     when the warming is over and the load begins. Raises LoadError if the host is not loopback or
     accepts no connections.
     """
-    host, port = await _resolve(plan)
+    host, port = await resolve(plan)
     generator = _Generator(plan, host, port)
     try:
         warmed = await generator.warm()
@@ -62,21 +62,22 @@ async def run_load(
     return LoadReport(plan, warmed, generator.samples, lag)
 
 
-async def _resolve(plan: LoadPlan) -> tuple[str, int]:
+async def resolve(plan: LoadPlan) -> tuple[str, int]:
+    """Return the address and the port of the server. Raises LoadError."""
     parts = urlsplit(plan.url)
     if parts.scheme != "http" or not parts.hostname:
-        raise LoadError(f"{plan.url!r} is not http://HOST:PORT")
+        raise LoadError(f"URL: {plan.url!r} is not http://HOST:PORT")
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise LoadError(f"{parts.hostname}: {error.strerror}") from None
+        raise LoadError(f"URL: {parts.hostname}: {error.strerror}") from None
     hosts = [str(entry[4][0]) for entry in found]
     foreign = [host for host in hosts if not ip_address(host.partition("%")[0]).is_loopback]
     if foreign and not plan.any_host:
         raise LoadError(
-            f"{parts.hostname} ({foreign[0]}) is not this machine. This program is made to "
-            "overload what it is pointed at, so it only shoots at loopback addresses"
+            f"URL: {parts.hostname} ({foreign[0]}) is not this machine. This program overloads a "
+            "server; --this-server-is-mine allows one that you run and may overload"
         )
     for host in hosts:
         try:

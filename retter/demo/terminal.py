@@ -1,15 +1,56 @@
 """Common parts of the demonstration's commands: addresses, event loop, terminal lines."""
 
+import argparse
 import asyncio
 import contextlib
 import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from math import nan
+from typing import Any, Final, NoReturn
 
 LISTEN: Final = "127.0.0.1:8090"
 CONTROL: Final = "127.0.0.1:8091"
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, and not with all that could be given."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError."""
+        raise ValueError(message.removeprefix("argument "))
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return what reads a number of an option. It raises ArgumentTypeError."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number from {low:,g} to {high:,.0f}"
+            )
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number of an option. It raises ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdigit() else low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number from {low:,} to {high:,}"
+            )
+        return value
+
+    return read
 
 
 def address(text: str) -> tuple[str, int]:

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.admin.controls import FORCED_S_DEFAULT, PAUSE_S_DEFAULT
+from retter.admin.controls import (
+    FORCED_S_DEFAULT,
+    FORCED_S_MAX,
+    PAUSE_S_DEFAULT,
+    PAUSE_S_MAX,
+)
 from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
 from retter.control import client, commands, top, words
@@ -360,6 +365,17 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["why"], "why: the following arguments are required: URL"),
         (["status", "now"], "status: unrecognized arguments: now"),
         (["status", "--admin", "9090:"], "--admin: "),
+        (
+            ["circuit", "open", "--for", "48h"],
+            "circuit: argument --for: '48h' is not from 1s to 24h",
+        ),
+        (["pause", "--for", "1h"], "pause: argument --for: '1h' is not from 1s to 5m"),
+        (["why", "/", "--cookie", "a"], "why: argument --cookie: 'a' is not NAME=VALUE"),
+        (["why", "/", "--header", "a"], "why: argument --header: 'a' is not NAME: VALUE"),
+        (["why", "/", "--client", "a"], "why: argument --client: 'a' is not an IP address"),
+        (["purge", "--session", "=a"], "purge: argument --session: '=a' is not NAME=VALUE"),
+        (["config", "foo"], "config: argument ACTION: invalid choice: 'foo'"),
+        (["config"], "config: the following arguments are required: ACTION"),
     ],
 )
 def test_a_wrong_command_is_a_line_and_exit_code_2(
@@ -403,3 +419,5 @@ def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[
 def test_an_order_holds_as_long_by_command_as_by_itself() -> None:
     assert commands.CIRCUIT_S == FORCED_S_DEFAULT
     assert commands.PAUSE_S == PAUSE_S_DEFAULT
+    assert commands.CIRCUIT_S_MAX == FORCED_S_MAX
+    assert commands.PAUSE_S_MAX == PAUSE_S_MAX

@@ -448,21 +448,39 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
-            (["http://192.0.2.1"], "only shoots at loopback"),
+            (["http://192.0.2.1"], "--this-server-is-mine"),
             (["ftp://127.0.0.1"], "HOST:PORT"),
             (["http://127.0.0.1:9"], "nothing accepts"),
-            (["http://127.0.0.1:9", "--rate", "1e9"], "are possible"),
+            (
+                ["http://127.0.0.1:9", "--rate", "1e9"],
+                "--rate: '1e9' is not a number from 0.001 to ",
+            ),
+            (["http://127.0.0.1:9", "--rate", "x"], "--rate: 'x' is not a number from 0.001 to "),
+            (["http://127.0.0.1:9", "--rate", "9999", "--seconds", "9999"], "are possible"),
+            (
+                ["http://127.0.0.1:9", "--timeout", "0"],
+                "--timeout: '0' is not a number from 0.001 ",
+            ),
+            (["http://127.0.0.1:9", "--connections", "-1"], "--connections: '-1' is not a whole "),
+            ([], "the following arguments are required: URL"),
             (["http://127.0.0.1:9", "--path", "x\r\ny"], "not a path"),
-            (["http://127.0.0.1:9", "--urls", "0"], "number of pages"),
+            (["http://127.0.0.1:9", "--urls", "0"], "--urls: '0' is not a whole number from 1 to "),
         ],
     )
     def test_refusals_are_one_line_and_exit_code_2(
         self, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert load.main(arguments) == 2
-        error = capsys.readouterr().err
+        out, error = capsys.readouterr()
         assert says in error
         assert error.count("\n") == 1
+        assert out == "", "nothing was begun"
+
+    def test_a_file_that_cannot_be_written_is_told_before_the_load(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert load.main(["http://127.0.0.1:9", "--json", "/no/such/folder/x"]) == 1
+        assert "No such file" in capsys.readouterr().err
 
     def test_a_run_against_the_shop(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

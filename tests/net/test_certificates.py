@@ -90,48 +90,51 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     broken.write_text("-----BEGIN CERTIFICATE-----\nhello\n-----END CERTIFICATE-----\n")
     tls = ["--upstream", ":1", "--listen", "127.0.0.1:0,tls"]
     for arguments, message in [
-        ([*tls], "tls_cert: a listener with ,tls needs a certificate"),
+        ([*tls], "--tls-cert: a listener with ,tls needs a certificate"),
         (["--upstream", ":1", "--tls-cert", a, "--tls-key", a_key], "no listener uses TLS"),
         (
             [*tls, "--tls-cert", a, "--tls-cert", b, "--tls-key", a_key],
-            "tls_key: 1 for 2 certificates",
+            "--tls-key: 1 for 2 certificates",
         ),
         (
             [*tls, "--tls-cert", a, "--tls-key", b_key],
-            f"tls_key: {b_key} does not belong to the certificate {a}",
+            f"--tls-key: {b_key} does not belong to the certificate {a}",
         ),
         (
             [*tls, "--tls-cert", str(missing), "--tls-key", a_key],
-            f"tls_cert: {missing}: No such file or directory",
+            f"--tls-cert: {missing}: No such file or directory",
         ),
         (
             [*tls, "--tls-cert", a, "--tls-key", str(missing)],
-            f"tls_key: {missing}: No such file or directory",
+            f"--tls-key: {missing}: No such file or directory",
         ),
         ([*tls, "--tls-cert", a, "--tls-key", str(tmp_path)], f"{tmp_path}: Is a directory"),
         (
             [*tls, "--tls-cert", str(nonsense), "--tls-key", a_key],
-            f"tls_cert: {nonsense}: contains no certificate in PEM",
+            f"--tls-cert: {nonsense}: contains no certificate in PEM",
         ),
         (
             [*tls, "--tls-cert", a, "--tls-key", str(nonsense)],
-            f"tls_key: {nonsense}: contains no private key in PEM",
+            f"--tls-key: {nonsense}: contains no private key in PEM",
         ),
-        ([*tls, "--tls-cert", a], f"tls_cert: {a}: contains no private key in PEM"),
+        ([*tls, "--tls-cert", a], f"--tls-cert: {a}: contains no private key in PEM"),
         (
             [*tls, "--tls-cert", str(broken), "--tls-key", a_key],
-            f"tls_cert: {broken}: contains no certificate that can be read",
+            f"--tls-cert: {broken}: contains no certificate that can be read",
         ),
-        ([*tls, "--tls-cert", a, "--tls-key", str(damaged)], f"tls_key: {damaged}: cannot be used"),
+        (
+            [*tls, "--tls-cert", a, "--tls-key", str(damaged)],
+            f"--tls-key: {damaged}: cannot be used",
+        ),
         (
             ["--upstream", "https://a", "--upstream-ca", str(missing)],
-            f"upstream_ca: {missing}: No such file or directory",
+            f"--upstream-ca: {missing}: No such file or directory",
         ),
         (
             ["--upstream", "https://a", "--upstream-ca", str(nonsense)],
-            f"upstream_ca: {nonsense}: contains no certificate",
+            f"--upstream-ca: {nonsense}: contains no certificate",
         ),
-        (["--upstream", "https://a", "--upstream-ca", str(broken)], f"upstream_ca: {broken}"),
+        (["--upstream", "https://a", "--upstream-ca", str(broken)], f"--upstream-ca: {broken}"),
     ]:
         assert main([*arguments, "--check-config"]) == main(arguments) == 2, arguments
         told = capsys.readouterr().err

@@ -169,19 +169,16 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["circuit", "open", "--for", "48h"],
-            "retter: refused: seconds must be a number from 1 to 86400 (24h)",
-        ),
-        (["purge", "--session", "_ga=1"], "retter: refused: session must "),
-        (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
+        (["purge", "--session", "_ga=1"], "retter: purge: '_ga=1': session must "),
+        (["why", "/a b"], "retter: why: '/a b': the URL is empty, or has white space in it"),
+        (["why", "ftp://a/"], "retter: why: 'ftp://a/': the URL is neither http://"),
     ],
 )
-def test_what_is_refused_is_a_line_and_exit_code_1(
+def test_what_is_not_understood_is_a_line_and_exit_code_2(
     arguments: list[str], message: str, run: Run
 ) -> None:
     code, out, err = run(*arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
 

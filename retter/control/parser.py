@@ -1,0 +1,14 @@
+"""A parser of arguments whose complaints are one line, as those about settings are."""
+
+import argparse
+from typing import NoReturn
+
+from retter.config.settings import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ConfigError, which names the command, instead of printing how it is used."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments."""
+        raise ConfigError(f"{self.prog.removeprefix('retter ')}: {message}")
