@@ -240,9 +240,7 @@ def cpu_us(bench: Bench, rounds: int) -> float:
 # A client request of valgrind (its manual, section 3.1) in machine code of x86-64: rotations of rdi
 # that do nothing, and `xchg rbx, rbx`; the request is where rax points to. Without valgrind it is
 # nothing, too.
-_REQUEST: Final = bytes.fromhex(
-    "4889f8" "31d2" "48c1c703" "48c1c70d" "48c1c73d" "48c1c733" "4887db" "4889d0" "c3"
-)  # fmt: skip
+_REQUEST: Final = bytes.fromhex("4889f831d248c1c70348c1c70d48c1c73d48c1c7334887db4889d0c3")
 _START, _STOP = 0x43540004, 0x43540005  # callgrind's instrumentation
 
 

@@ -160,9 +160,12 @@ def readme(result: Result, files: Sequence[str], lasting: str = "") -> str:
         lasting: The text of benchmarks/lasting.md.
     """
     facts = [["", ""], *([name, text] for name, text in result.machine.items())]
-    facts += [["commit", result.commit], ["measured", result.began],
-              ["flags", f"`{' '.join(result.flags)}`"],
-              ["window", f"{result.seconds} s"]]  # fmt: skip
+    facts += [
+        ["commit", result.commit],
+        ["measured", result.began],
+        ["flags", f"`{' '.join(result.flags)}`"],
+        ["window", f"{result.seconds} s"],
+    ]
     facts += [[name, text] for name, text in result.versions.items()]
     parts = [_INTRODUCTION, "## Bars\n", bars_table(result), _AFTER_BARS]
     parts += [f"![{name}]({name})\n" for name in files]

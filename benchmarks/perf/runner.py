@@ -143,9 +143,12 @@ def warm(scenario: Scenario, entrant: Entrant) -> int:
 
 @contextlib.contextmanager
 def entrants(
-    scenario: Scenario, peers: Sequence[Peer], cores: machine.Cores, folder: Path,
+    scenario: Scenario,
+    peers: Sequence[Peer],
+    cores: machine.Cores,
+    folder: Path,
     skipped: list[str],
-) -> Generator[list[Entrant]]:  # fmt: skip
+) -> Generator[list[Entrant]]:
     """Start the application and the peers; at the end stop all of them.
 
     What does not start or does not answer is left out, with a line in skipped. For the store the
@@ -190,9 +193,13 @@ def entrants(
 
 
 def measure(
-    scenario: Scenario, peers: Sequence[Peer], plan: Plan, cores: machine.Cores,
-    progress: Progress, skipped: list[str],
-) -> list[Series]:  # fmt: skip
+    scenario: Scenario,
+    peers: Sequence[Peer],
+    plan: Plan,
+    cores: machine.Cores,
+    progress: Progress,
+    skipped: list[str],
+) -> list[Series]:
     """Run all rounds of a scenario."""
     progress.scenario(scenario, peers)
     # In memory where the machine has room for files there: no peer waits for a disk.

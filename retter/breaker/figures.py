@@ -112,10 +112,15 @@ def tables(circuit: Circuit) -> list[float]:
         if not (baseline.samples or first.samples or opening):
             continue
         said += (
-            route_number_of(route), baseline.mean_s, baseline.samples, first.mean_s, first.samples,
+            route_number_of(route),
+            baseline.mean_s,
+            baseline.samples,
+            first.mean_s,
+            first.samples,
             inf if opening is None else opening.probe_at,
-            0.0 if opening is None else opening.wait_s, route.passed_at,
-        )  # fmt: skip
+            0.0 if opening is None else opening.wait_s,
+            route.passed_at,
+        )
     return said
 
 

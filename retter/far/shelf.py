@@ -73,8 +73,13 @@ class FarShelf:
         self.writes = Writes(personal=personal)
         self.reads = Reads(
             Reader(keys, reading_server, max_stale_s),
-            reader, clock, wall, call_later, self._passed, personal=personal,
-        )  # fmt: skip
+            reader,
+            clock,
+            wall,
+            call_later,
+            self._passed,
+            personal=personal,
+        )
         self.pace = Pace(clock())
         self.heard = Heard()
         self.on_message: Callable[[Message], None] = lambda _: None

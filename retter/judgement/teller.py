@@ -83,16 +83,28 @@ class Teller(Elsewhere):
         if permit.probe is not None:
             flags |= PROBES_ROUTE if permit.probe is permit.route.opening else PROBES_CIRCUIT
         self._ring.write(
-            now, permit.started_at, self.number_of(permit.route), permit.client, permit.rank,
-            permit.generation, int(Happened.SLOW), flags,
-        )  # fmt: skip
+            now,
+            permit.started_at,
+            self.number_of(permit.route),
+            permit.client,
+            permit.rank,
+            permit.generation,
+            int(Happened.SLOW),
+            flags,
+        )
 
     def late(self, now: float, permit: Permit) -> None:
         """Tell the leader that a request in flight is late already."""
         self._ring.write(
-            now, permit.started_at, self.number_of(permit.route), permit.client, permit.rank,
-            permit.generation, int(Happened.LATE), 0,
-        )  # fmt: skip
+            now,
+            permit.started_at,
+            self.number_of(permit.route),
+            permit.client,
+            permit.rank,
+            permit.generation,
+            int(Happened.LATE),
+            0,
+        )
 
     def probed(self, now: float, permit: Permit) -> None:
         """Tell the leader that a route is probed; all workers see a probe of the circuit."""
@@ -100,9 +112,15 @@ class Teller(Elsewhere):
             self._floats[self._word + PROBED_AT] = now
         else:
             self._ring.write(
-                now, now, self.number_of(permit.route), permit.client, 0, 0,
-                int(Happened.PROBED), PROBES_ROUTE,
-            )  # fmt: skip
+                now,
+                now,
+                self.number_of(permit.route),
+                permit.client,
+                0,
+                0,
+                int(Happened.PROBED),
+                PROBES_ROUTE,
+            )
 
 
 _KNOWN_MAX: Final = 1024  # a site has some dozens of routes; a name may be written again

@@ -331,8 +331,7 @@ class Exchange(Work):
         self._entry = entry  # the earlier stored response, to compare with
         permit.holder = self
         self.stage = _QUEUED
-        # By the access log's clock: its arrival. By the loop's: when it left for the application.
-        self._began_at = self.started_at = now
+        self._began_at = self.started_at = now  # the former by the access log's clock, if any
         if services.access_log is not None:
             self._began_at = services.access_log.clock() if body is None else body.began_at
         self._body = body  # of the request

@@ -128,9 +128,14 @@ class Goodness:
         return now - self._failed_at < LATELY_S
 
     def judge(
-        self, key: bytes, head: ResponseHead, body: bytes, stored: StoredResponse | None,
-        *, trouble: bool,
-    ) -> Verdict:  # fmt: skip
+        self,
+        key: bytes,
+        head: ResponseHead,
+        body: bytes,
+        stored: StoredResponse | None,
+        *,
+        trouble: bool,
+    ) -> Verdict:
         """Judge a whole answer to a GET.
 
         Args:

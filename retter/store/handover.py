@@ -41,9 +41,14 @@ class SlotWriter:
         self._sent = 0
 
     def write(
-        self, key: bytes, slot: Iterable[Record], marks: tuple[int, ...], now: float,
-        *, for_disk: bool = False,
-    ) -> Iterator[tuple[bool, bytes]]:  # fmt: skip
+        self,
+        key: bytes,
+        slot: Iterable[Record],
+        marks: tuple[int, ...],
+        now: float,
+        *,
+        for_disk: bool = False,
+    ) -> Iterator[tuple[bool, bytes]]:
         """Yield (False, a piece of a body) for each piece, and finally (True, the slot).
 
         An empty slot means that the key is removed. A slot whose heads are too large for one frame

@@ -52,8 +52,12 @@ def test_the_course_says_what_was_the_case_and_since_when() -> None:
     told = [(one["at"], one["row"]) for one in whole["course"]]
     assert told == [(1005.0, "down"), (1007.0, "hung"), (1008.0, "down")]
     assert whole["course"][1] == {
-        "at": 1007.0, "row": "hung", "tone": "bad", "now": "It hangs.", "you": "Look at its log.",
-    }  # fmt: skip
+        "at": 1007.0,
+        "row": "hung",
+        "tone": "bad",
+        "now": "It hangs.",
+        "you": "Look at its log.",
+    }
     assert "course" not in incidents.all()[0], "the list is short"
     assert incidents.one(2) is None
 

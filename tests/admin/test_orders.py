@@ -423,6 +423,8 @@ def test_orders_are_told_to_other_boxes() -> None:
         other.tick(clock.now)
         clock.now += 1.0
     assert [(one["order"], one.get("mode")) for one in heard] == [
-        ("circuit", "open"), ("pause", None), ("resume", None),
-    ]  # fmt: skip
+        ("circuit", "open"),
+        ("pause", None),
+        ("resume", None),
+    ]
     assert heard[1]["until"] - clock.wall() == pytest.approx(30.0, abs=3.0)

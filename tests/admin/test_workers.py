@@ -85,8 +85,9 @@ def test_each_worker_is_named_where_that_helps(workers: Workers) -> None:
     assert found["retter_workers", ()] == 2
     for name in ("retter_worker_loop_lag_seconds", "retter_worker_resident_memory_bytes"):
         assert {labels for known, labels in found if known == name} == {
-            (("worker", "0"),), (("worker", "1"),),
-        }  # fmt: skip
+            (("worker", "0"),),
+            (("worker", "1"),),
+        }
 
 
 def test_each_worker_is_told_by_itself(workers: Workers) -> None:
@@ -222,10 +223,12 @@ def test_figures_that_are_too_large_are_not_written() -> None:
 
 numbers = st.integers(0, 1000)
 nested: Any = st.recursive(
-    numbers, lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(
-        st.sampled_from("abc"), inner
-    ), max_leaves=8
-)  # fmt: skip
+    numbers,
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner)
+    ),
+    max_leaves=8,
+)
 
 
 @given(nested)

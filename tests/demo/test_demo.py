@@ -547,10 +547,10 @@ class Wire:
 
 GET = b"GET /product/7 HTTP/1.1\r\nHost: shop\r\n\r\n"
 POST_BODY = b"product=7"
-POST = (
-    b"POST /nothing HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n%b"
-    % (len(POST_BODY), POST_BODY)
-)  # fmt: skip
+POST = b"POST /nothing HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(POST_BODY),
+    POST_BODY,
+)
 
 
 class TestWire:

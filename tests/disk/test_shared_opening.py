@@ -73,9 +73,9 @@ class Worker:
 
 @pytest.fixture(params=["memory", "disk"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(shared_opening, "file_system", lambda _: {"memory": "tmpfs"}.get(
-        request.param, "ext4"
-    ))  # fmt: skip
+    monkeypatch.setattr(
+        shared_opening, "file_system", lambda _: {"memory": "tmpfs"}.get(request.param, "ext4")
+    )
     found = Folder(tmp_path / "store")
     yield found
     found.close()

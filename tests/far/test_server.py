@@ -71,8 +71,10 @@ def server_of(scripts: list[Scripted], *answers: bytes | None) -> RedisServer:
 def test_answers_come_in_the_order_of_the_commands(scripts: list[Scripted]) -> None:
     server = server_of(scripts, b"+PONG\r\n:3\r\n*2\r\n$1\r\na\r\n$-1\r\n")
     assert server.run([("PING",), ("ZCARD", b"x"), ("MGET", b"a", b"b")]) == [
-        b"PONG", 3, [b"a", None],
-    ]  # fmt: skip
+        b"PONG",
+        3,
+        [b"a", None],
+    ]
     assert server.run([]) == []
     server.close()
     server.close()

@@ -124,9 +124,12 @@ def test_a_body_of_another_length_does_not_exist() -> None:
 
 def test_a_message_comes_back_as_it_was() -> None:
     removals = Removals(
-        owners={b"o" * 16}, marks={-3, 5}, keys={OWNED}, superseded={PUBLIC},
+        owners={b"o" * 16},
+        marks={-3, 5},
+        keys={OWNED},
+        superseded={PUBLIC},
         purges=[Purge(b"a.b/x", None, None)],
-    )  # fmt: skip
+    )
     message = Message("one", removals, [{"order": "pause", "until": 3.5, "id": "a"}], [b"sid"])
     assert message_of(message.packed()) == message
     assert not message_of(Message("one").packed())

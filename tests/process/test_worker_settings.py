@@ -26,8 +26,10 @@ def test_what_may_be_in_flight_is_the_same_for_each_because_they_count_together(
 def test_only_the_first_worker_has_the_admin_listener() -> None:
     whole = Settings(upstream=":1", admin="127.0.0.1:0")
     assert [share_of(whole, 3, index=index).admin for index in range(3)] == [
-        "127.0.0.1:0", "off", "off",
-    ]  # fmt: skip
+        "127.0.0.1:0",
+        "off",
+        "off",
+    ]
 
 
 def test_a_worker_is_a_single_process_to_itself() -> None:

@@ -68,8 +68,9 @@ def test_a_second_one_takes_the_next_port_and_status_names_it(
         admin = record(program, "serving")["admin"].removeprefix("http://")
     assert usual < int(admin.removeprefix("127.0.0.1:")) < usual + ADMIN_TRIES
     assert (told["wanted"], told["advice"]) == (
-        f"127.0.0.1:{usual}", f"retter status --admin {admin}"
-    )  # fmt: skip
+        f"127.0.0.1:{usual}",
+        f"retter status --admin {admin}",
+    )
     assert main(["status", "--admin", admin]) == 0
     assert capsys.readouterr().err == ""
     # Whoever had the usual port has gone: the command does not guess whom it is to ask.

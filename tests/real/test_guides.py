@@ -264,9 +264,11 @@ def test_behind_cloudflare(
     file.write_text(text)
     retter = start_retter("--config", str(file))
     fields = BROWSER | {
-        "X-Forwarded-For": "192.0.2.7", "CF-Connecting-IP": "192.0.2.7", "CF-Ray": "1-VIE",
+        "X-Forwarded-For": "192.0.2.7",
+        "CF-Connecting-IP": "192.0.2.7",
+        "CF-Ray": "1-VIE",
         "X-Forwarded-Proto": "https",
-    }  # fmt: skip
+    }
     seen = json.loads(fetch(retter.port, "GET", "/page", fields).body)
     if trusted:
         assert seen["x-forwarded-for"].startswith("192.0.2.7")

@@ -238,9 +238,11 @@ def test_half_a_close_is_a_close(proxy: RetterProgram, authority: Authority) -> 
 
 
 def test_a_refused_upload_gets_its_answer(
-    application: ApplicationProgram, start_retter: StartRetter, options: list[str],
+    application: ApplicationProgram,
+    start_retter: StartRetter,
+    options: list[str],
     authority: Authority,
-) -> None:  # fmt: skip
+) -> None:
     """413 while the client is still sending: closing at once would reset the connection."""
     proxy = start_retter(
         "--upstream",
@@ -286,9 +288,11 @@ def test_plain_http_on_a_tls_port_is_closed(proxy: RetterProgram) -> None:
 
 
 def test_handshakes_are_bounded_in_number(
-    application: ApplicationProgram, start_retter: StartRetter, options: list[str],
+    application: ApplicationProgram,
+    start_retter: StartRetter,
+    options: list[str],
     authority: Authority,
-) -> None:  # fmt: skip
+) -> None:
     proxy = start_retter(
         "--upstream",
         application.upstream,
@@ -376,9 +380,12 @@ def _is_closed(one: socket.socket) -> bool:
 
 @pytest.mark.parametrize("pause", [False, True])
 def test_a_proxy_header_before_the_handshake(
-    application: ApplicationProgram, start_retter: StartRetter, options: list[str],
-    authority: Authority, pause: bool,
-) -> None:  # fmt: skip
+    application: ApplicationProgram,
+    start_retter: StartRetter,
+    options: list[str],
+    authority: Authority,
+    pause: bool,
+) -> None:
     proxy = start_retter(
         "--upstream", application.upstream, *options, listen="127.0.0.1:0,proxy,tls"
     )
@@ -459,9 +466,11 @@ def test_draining_over_tls(
 
 
 def test_a_handshake_under_way_is_not_cut_by_a_drain(
-    application: ApplicationProgram, authority: Authority, loop_name: str,
+    application: ApplicationProgram,
+    authority: Authority,
+    loop_name: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """However slow the network is: its own time limit ends it."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = authority.context().wrap_bio(incoming, outgoing, server_hostname="a.example")
@@ -535,9 +544,11 @@ def secure_application(authority: Authority) -> Iterator[ApplicationProgram]:
 
 
 def test_an_application_behind_tls(
-    secure_application: ApplicationProgram, start_retter: StartRetter, authority: Authority,
+    secure_application: ApplicationProgram,
+    start_retter: StartRetter,
+    authority: Authority,
     loop_name: str,
-) -> None:  # fmt: skip
+) -> None:
     proxy = start_retter(
         "--upstream",
         f"https://127.0.0.1:{secure_application.port}",
@@ -566,9 +577,12 @@ def test_an_application_behind_tls(
     ],
 )
 def test_whose_certificate_is_believed(
-    secure_application: ApplicationProgram, start_retter: StartRetter, authority: Authority,
-    loop_name: str, options: tuple[str, ...],
-) -> None:  # fmt: skip
+    secure_application: ApplicationProgram,
+    start_retter: StartRetter,
+    authority: Authority,
+    loop_name: str,
+    options: tuple[str, ...],
+) -> None:
     believed = () if options == ("--upstream-insecure",) else ("--upstream-ca", authority.ca_file)
     address = "localhost" if not options else "127.0.0.1"  # its certificate has no "localhost"
     proxy = start_retter(

@@ -336,8 +336,9 @@ def test_visitors_find_their_own_pages_in_any_worker_with_a_cookie_that_changes_
                 assert ask(user, page)[1] == f"{page} of {user}".encode()
         server.is_down = True  # type: ignore[attr-defined]
         server.shutdown()
-    own = {(user, page): (200, f"{page} of {user}".encode(), True)
-           for user in users for page in pages}  # fmt: skip
+    own = {
+        (user, page): (200, f"{page} of {user}".encode(), True) for user in users for page in pages
+    }
     found: list[bool] = []
 
     def all_have_their_pages() -> bool:

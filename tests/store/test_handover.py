@@ -35,9 +35,12 @@ def taken(reader: SlotReader, said: Sent, stale_s: float = 1000.0) -> tuple[byte
     others_at=st.sampled_from([NEVER, 0.0, 4000.5]),
 )
 def test_what_is_sent_comes_back(
-    owner: bytes, bodies: list[bytes], flags: tuple[bool, ...], numbers: tuple[int, ...],
+    owner: bytes,
+    bodies: list[bytes],
+    flags: tuple[bool, ...],
+    numbers: tuple[int, ...],
     others_at: float,
-) -> None:  # fmt: skip
+) -> None:
     key = key_of(owner, URL)
     superseded, incomplete, no_store, for_disk = flags
     slot = [

@@ -62,9 +62,13 @@ def record(key: bytes, **changes: object) -> Record:
     marks=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=16),
 )
 def test_what_is_packed_comes_back(
-    owner: bytes, bodies: list[bytes], texts: tuple[bytes, ...], numbers: tuple[int, ...],
-    flags: tuple[bool, ...], marks: list[int],
-) -> None:  # fmt: skip
+    owner: bytes,
+    bodies: list[bytes],
+    texts: tuple[bytes, ...],
+    numbers: tuple[int, ...],
+    flags: tuple[bool, ...],
+    marks: list[int],
+) -> None:
     key = key_of(owner, URL)
     coding, etag, modified, variant_key, language = texts
     status, generation, age = numbers

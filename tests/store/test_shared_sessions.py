@@ -196,8 +196,10 @@ def test_whoever_is_known_to_one_worker_is_to_all(one: Worker, other: Worker) ->
     other.sessions.look()
     known = other.seen.known
     assert [known.standing_of((mark,), 6.0) for mark in (1, 2, 3)] == [
-        (ISSUED, 1), (ISSUED, 2), (UNKNOWN, 0),
-    ]  # fmt: skip
+        (ISSUED, 1),
+        (ISSUED, 2),
+        (UNKNOWN, 0),
+    ]
     assert known.standing_of((3,), 5.0 + KEPT_S) == (KEPT, 3)
 
 

@@ -55,9 +55,13 @@ class Blog(Application):
     post_body = "article=7&author=Ada&text=Well+said"
 
     def __init__(
-        self, folder: Path, *, query_ms: float = QUERY_MS, core: str | None = None,
+        self,
+        folder: Path,
+        *,
+        query_ms: float = QUERY_MS,
+        core: str | None = None,
         new_port: Callable[[], int] = free_port,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._folder = folder / "blog"
         self._capacity = 0.0
         self._comments_before = 0

@@ -45,9 +45,13 @@ class MariaDb:
     """
 
     def __init__(
-        self, folder: Path, setup: str, *,
-        connections: int = CONNECTIONS, core: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        setup: str,
+        *,
+        connections: int = CONNECTIONS,
+        core: str | None = None,
+    ) -> None:
         self.socket = folder / "data" / "db.sock"  # where its user may write
         self._data = folder / "data"
         self._setup = folder / "setup.sql"
