@@ -6,6 +6,7 @@ database open (shared_opening.py); all of them read and write it.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -71,6 +72,7 @@ class Database(Environment):
         readers_max: The number of threads, in all processes, that may read at the same time.
 
     Attributes:
+        begin_read: Begins a transaction that only reads; its values are views of the map.
         still_valid: Called when nobody else may write: returns what of a batch is to be written.
 
     Raises:
@@ -91,6 +93,8 @@ class Database(Environment):
         self._failpoint = failpoint
         self.still_valid: Callable[[Batch], Batch] = lambda batch: batch
         super().__init__(folder, bytes_max, readonly=readonly, readers_max=readers_max)
+        # Arguments by place: by name they cost as much again.
+        self.begin_read = partial(self._env.begin, None, None, False, True)  # buffers=True
 
     # -- reading
 
@@ -131,25 +135,17 @@ class Database(Environment):
             raise OSError(5, str(error)) from None
 
     def read_again(self, hot: HotKey) -> Slot | None:
-        """Return a slot that is remembered, its body verified; None if it has changed.
-
-        Arguments by place and no `with` block save 0.3 us of 2 here.
-        """
+        """Return a slot that is remembered, its body verified; None if it has changed."""
         try:
-            txn = self._env.begin(self._trees.bodies, None, False, True)  # buffers=True
-            try:
-                transaction = txn.id()
-                if transaction != hot.transaction:
-                    record = txn.get(hot.slot_key, None, self._trees.records)
-                    if record is None or bytes(record) != hot.data:
-                        return None
-                    hot.transaction = transaction
-                packed = txn.get(hot.body_name)
+            with self.begin_read() as txn:
+                record = txn.get(hot.slot_key, None, self._trees.records)
+                if record is None or bytes(record) != hot.data:
+                    return None
+                packed: Any = txn.get(hot.body_name, None, self._trees.bodies)  # a view
                 if packed is None:
                     return None
-                body = bytes(packed[AFTER_CHECKSUM])
-            finally:
-                txn.abort()
+                hot.place, hot.transaction = packed[AFTER_CHECKSUM], txn.id()
+                body = hot.place.tobytes()
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
         return ((*hot.before, body, *hot.after),) if crc32(body) == hot.checksum else None

@@ -25,6 +25,8 @@ import lmdb
 from retter.store.packing import FORMAT_VERSION
 from retter.store.write_behind import COMMIT_BYTES
 
+LmdbError: Final = lmdb.Error
+
 FILE: Final = "data.mdb"
 
 # Threads that may read at the same time: two of each process, and of `retter store`.

@@ -16,14 +16,9 @@ RECENT_S: Final = 600.0
 
 MINUTE_S: Final = 60.0
 
-# Keys that are remembered because they were read in this minute (hot_key.py). This takes 3 MB with
-# usual heads, and 5 MB at most.
+# Keys that are remembered because they were read in this minute (hot_key.py). This takes 4 MB with
+# usual heads, and 6 MB at most.
 HOT_KEYS_MAX: Final = 2048
-
-# An entry is copied to memory with every eighth read of a minute. A copy costs as much as three
-# reads, and if many entries are read by turns, each copy evicts another one.
-READS_PER_COPY: Final = 8
-
 
 # Where a key is: not on disk, on disk with its pages in memory, or perhaps on a disk that is slow.
 ABSENT, FAST, SLOW = range(3)

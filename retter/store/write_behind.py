@@ -210,6 +210,8 @@ class WriteBehind:
         self._bytes_max = bytes_max
         self.personal = personal
         self.closed = False  # only removals are accepted
+        # While nothing waits, a look-up need not consider it. True only if that is certain.
+        self._is_quiet = personal
         self._slots: dict[bytes, Written] = {}
         self._removals = Removals()
         self._removing = False  # there are some
@@ -226,6 +228,7 @@ class WriteBehind:
 
     def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
         """Note the present slot of a key; an empty one means that the key is removed."""
+        self._is_quiet = False
         if not slot:
             self.removed += 1
         if (self.closed and slot) or (not self.personal and key.startswith(b"@")):
@@ -308,6 +311,7 @@ class WriteBehind:
 
     def begin_with(self, removals: Removals) -> None:
         """Add the removals of before the restart that may not be on disk yet."""
+        self._is_quiet = False
         self._removals.add(removals)
         self._removing = bool(self._removals)
 
@@ -337,6 +341,8 @@ class WriteBehind:
 
     def fetch(self, key: bytes, now: float) -> Found | None:
         """Return the slot of a key that the near store does not have, if that takes no wait."""
+        if self._is_quiet:
+            return self._shelf.read(key, now)
         if not self.personal and key.startswith(b"@"):
             return None
         batch = self._under_way
@@ -420,6 +426,7 @@ class WriteBehind:
     def done(self) -> bool:
         """Note that the batch is on disk; return whether all removals are on disk now."""
         self._under_way = None
+        self._is_quiet = self.personal and not (self._slots or self._removing)
         return not self._removing
 
     def failed(self, now: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retter.breaker import Mode
-from retter.disk.known_keys import READS_PER_COPY
+from retter.disk.hot_key import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
 from retter.proxy.withdrawals import DOUBT_S

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from retter.breaker import Mode
-from retter.disk.known_keys import READS_PER_COPY
+from retter.disk.hot_key import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from tests.support.compiled import counts_lines
 from tests.support.disk import Immediately, disk_settings
@@ -128,7 +128,7 @@ class DiskSite(Site):
 def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None:
     """It is read and verified each time, but unpacked and copied to memory only sometimes.
 
-    The bar is 1.3 of what it costs in memory.
+    The bar is 1.3 of what it costs in memory; without the call for each step it is 1.21.
     """
     site = DiskSite(tmp_path)
     for _ in range(WARMING):
@@ -140,7 +140,7 @@ def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None
         assert site.disk.figures.reads == number + 1
         is_copied = bool(site.proxy.services.store.shelves.slots)
         assert is_copied is (number % READS_PER_COPY == READS_PER_COPY - 1)
-    assert max(costs[4:7]) <= 1.3 * in_memory, (costs, in_memory)
+    assert max(costs[4:7]) <= 1.22 * in_memory, (costs, in_memory)
     site.proxy.proxy.close()
 
 
