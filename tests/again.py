@@ -21,7 +21,7 @@ REAL = "tests/real/"
 
 @dataclass(eq=False)
 class Outcome:
-    """What a run of pytest said, as a plugin of it."""
+    """The results of a run of pytest, collected by a plugin."""
 
     code: int = 0
     failed: dict[str, None] = field(default_factory=dict[str, None])  # each test once, in order

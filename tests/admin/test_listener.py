@@ -601,7 +601,7 @@ def test_what_is_no_request_after_a_head_is_answered() -> None:
 @pytest.mark.parametrize("depth", [100, 600, 900, 15_000])
 @pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}")])
 def test_json_however_deep(depth: int, pair: tuple[str, str]) -> None:
-    """What the decoder just takes was too deep for what came next, which raised."""
+    """Nesting that the decoder just accepts was too deep for the next step, which raised."""
     with admin_of() as admin:
         body = f'{{"mode": {pair[0] * depth}1{pair[1] * depth}}}'.encode()
         answer = admin.ask("/api/circuit", "POST", body, Content_Type="application/json")

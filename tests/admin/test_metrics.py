@@ -1,4 +1,4 @@
-"""What a scraper gets: a text that the client library's own parsers take, and right figures."""
+"""The metrics for a scraper: a text that the client library's parsers accept, and right figures."""
 
 import json
 import os

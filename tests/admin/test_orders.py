@@ -1,4 +1,4 @@
-"""What operators ask the admin listener to do, and to explain: pause, purge, why, health."""
+"""Orders and questions of operators to the admin listener: pause, purge, why, health."""
 
 from typing import Any
 
@@ -395,7 +395,7 @@ def test_what_is_on_its_way_when_everything_is_dropped_is_not_stored() -> None:
 
 
 def test_what_is_held_for_a_time_is_as_configured_after_it() -> None:
-    """Who only observes had a RETTER that steps in, after a minute of looking at a held circuit."""
+    """In observe mode, RETTER intervened after an operator had held the circuit for a minute."""
     with admin_of(circuit="observe") as admin:
         admin.post("/api/circuit", "mode=closed&seconds=60")
         admin.proxy.advance(59)

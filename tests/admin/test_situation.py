@@ -213,7 +213,7 @@ def test_three_long_reports_on_a_quiet_site_are_no_hang() -> None:
 
 
 def test_a_quiet_site_that_hangs_is_not_well() -> None:
-    """Two visitors wait, or have waited in vain; the store answers one of them."""
+    """Two visitors wait, or got no answer after a wait; the store answers one of them."""
     waits: dict[str, Any] = {"in_flight": 2, "oldest_s": 11.0, "unanswered_s": 11.0, "requests": 3}
     assert derive(Facts(**waits, gets=Answers(stored=1))).row == "hung"
     over: dict[str, Any] = {"timed_out": True, "unanswered_s": 16.0, "well_s": 1.0, "requests": 3}

@@ -1,4 +1,4 @@
-"""What is stored, page by page."""
+"""The list of stored pages."""
 
 from typing import Any
 

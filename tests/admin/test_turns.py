@@ -1,4 +1,4 @@
-"""What operators see of whose turn it is."""
+"""The lanes and clients that operators see."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def crawled(**settings: Any) -> Iterator[tuple[FakeAdmin, FakeProxy]]:
 
 
 def test_the_state_has_lanes_and_the_heaviest_clients() -> None:
-    """Who waits where, and who asks for most: the crawler by its word."""
+    """The document names the waiting requests by lane, and the crawler by its word."""
     with crawled() as (admin, proxy):
         turns = admin.state()["turns"]
         assert turns["mode"] == "on"

@@ -26,7 +26,7 @@ def admin() -> Iterator[FakeAdmin]:
 
 
 def test_a_hung_application_is_no_peak(admin: FakeAdmin) -> None:
-    """At a tenth of what it can do: GETs come from the store, and POSTs wait in vain."""
+    """At a tenth of the capacity: GETs come from the store, and POSTs get no answer."""
     proxy = admin.proxy
     client = proxy.client()
     for number in range(40):
@@ -61,7 +61,7 @@ def test_a_quiet_site_hangs_until_the_application_answers(admin: FakeAdmin) -> N
     proxy.upstream.sends(reply())
     proxy.advance(3600)  # nobody asks
     assert situation(admin)["tone"] == "good"
-    for waited in ("31 s", "1 min 2 s"):  # one visitor after the other waits in vain
+    for waited in ("31 s", "1 min 2 s"):  # one visitor after the other gets no answer
         proxy.client(get("/b"))
         proxy.advance(31)
         assert situation(admin)["now"] == f"The application hangs: no answer for {waited}."

@@ -1,4 +1,4 @@
-"""What is counted: by reason and class of status, by bucket, and what the figures add up to."""
+"""The counters: by reason and class of status, by bucket, and their sums."""
 
 import math
 
@@ -145,7 +145,7 @@ def test_own_answers_are_counted_by_kind_of_request(is_get: bool | None, name: s
 
 
 def test_every_request_is_in_one_total() -> None:
-    """What was refused is no failure, though its status is a 503."""
+    """A refused request is no failure, though its status is a 503."""
     counters = Counters()
     for status in (200, 404, 500):
         counters.count_forwarded(True, Reason.ADMITTED, status)

@@ -113,7 +113,7 @@ def test_some_visitors_begin_a_session_before_the_crawler_comes() -> None:
 
 
 def test_each_peer_is_set_up_against_crawlers() -> None:
-    """Those of the other scenarios have one here, by the same name."""
+    """Each peer of the other scenarios has a counterpart here, with the same name."""
     for peer in USUAL:
         assert against_crawlers(peer).name == peer.name
         assert against_crawlers(peer) in PEERS

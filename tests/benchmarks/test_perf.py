@@ -209,7 +209,7 @@ def test_series_that_only_one_result_has_are_left_out() -> None:
 
 
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
-    """What is written is what is read."""
+    """A result is read as it was written."""
     one = result(retter=25.0, nginx=20.0)
     file = tmp_path / "perf-1.json"
     file.write_text(results.dump(one))

@@ -443,7 +443,7 @@ def test_one_more_than_the_ceiling_is_tried_with_a_stored_response_in_hand() -> 
 
 
 def test_the_ceiling_is_forgotten_when_the_load_is_gone() -> None:
-    """What failed long ago says nothing."""
+    """Old failures do not count."""
     driver = pooled(Driver())
     driver.run(60.0)
     assert driver.breaker.circuit.table.ceiling == inf
@@ -1135,7 +1135,7 @@ def test_nobody_has_to_listen() -> None:
 
 
 def test_words_for_people() -> None:
-    """What a permit and its kind look like in a log."""
+    """Permits and kinds have readable texts for the log."""
     permit = forwarded(Driver(), key=b"/page")
     assert repr(permit) == "<Permit in-flight admitted b'GET /' b'/page'>"
     assert permit.kind is Kind.GET

@@ -1,4 +1,4 @@
-"""Whose failures count: one client's open nothing, lower nothing, and delay no recovery."""
+"""Failures by client: those of one client open nothing, lower nothing, and delay no recovery."""
 
 from math import inf
 from typing import Any

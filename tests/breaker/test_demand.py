@@ -1,4 +1,4 @@
-"""The table of who asks for how much: bounded, decaying, and the same price for each request."""
+"""The table of the clients' demand: bounded, decaying, with constant cost for each request."""
 
 import sys
 from math import inf
@@ -15,7 +15,7 @@ from retter.breaker.demand import NOBODY, DemandTable
 from tests.support.compiled import counts_lines
 
 HALF_S = constants.DEMAND_HALF_LIFE_S
-# Who asks, for how much, and the time until the next.
+# The client, its demand, and the time until the next request.
 ASKED = st.lists(
     st.tuples(
         st.integers(1, 12),
@@ -28,7 +28,7 @@ ASKED = st.lists(
 
 @given(asked=ASKED)
 def test_demand_decays_by_half(asked: list[tuple[int, float, float]]) -> None:
-    """What is in the table is the sum of what was asked for, each part as old as it is."""
+    """The table has the sum of all demand, each part decayed by its age."""
     table, now = DemandTable(), 0.0
     noted: list[tuple[int, float, float]] = []
     for client, work_s, wait_s in asked:
@@ -78,7 +78,7 @@ def test_the_table_is_bounded() -> None:
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=10, deadline=None)
 def test_the_heaviest_is_never_forgotten(seed: int) -> None:
-    """However many strangers come once, who asks for most stays in the table."""
+    """However many clients come once, the one with the largest demand stays in the table."""
     table, rng = DemandTable(), Random(seed)
     now = 0.0
     table.note(1, 1.0, now)
@@ -89,7 +89,7 @@ def test_the_heaviest_is_never_forgotten(seed: int) -> None:
 
 
 def test_the_fair_share_is_what_is_left_divided_evenly() -> None:
-    """Who asks for less makes nobody wait; the rest is shared (max-min fairness)."""
+    """A client that asks for less delays nobody; the rest is shared (max-min fairness)."""
     table = DemandTable()
     for client, work_s in enumerate((1.0, 2.0, 8.0, 9.0), 1):
         table.note(client, work_s, 0.0)
@@ -148,7 +148,7 @@ def test_a_client_that_is_not_known_is_not_counted() -> None:
 
 @counts_lines
 def test_a_request_costs_the_same_in_a_full_table() -> None:
-    """Lines of Python run for a client that is new: no loop over those that are there."""
+    """Counts the lines of Python run for a new client: there is no loop over the others."""
 
     def lines_of_next(clients: int) -> int:
         table = DemandTable()

@@ -1,4 +1,4 @@
-"""Who is known, who is heavy, and that nobody is sorted while there is enough for all."""
+"""Known and heavy clients; requests are not sorted while there is enough for all."""
 
 import pytest
 from hypothesis import given, settings
@@ -183,7 +183,7 @@ def get(driver: Driver, client: int, key: bytes, stored: float | None = None) ->
 )
 @settings(max_examples=60, deadline=None)
 def test_nothing_is_sorted_while_closed(asked: list[tuple[int, bool, int]]) -> None:
-    """Who asks for how much may be counted; the line is one for all, in the order of coming."""
+    """Demand may be counted, but there is one queue for all, in the order of arrival."""
     driver = Driver(BreakerSettings(fairness=FairnessMode.ON))
     fairness = driver.breaker.circuit.fairness
     assert fairness is not None
@@ -231,13 +231,13 @@ def test_a_visitor_gets_the_next_place_though_a_crawler_waits() -> None:
     queued = [permit for permit in driver.queued if permit.lane == UNSORTED]
     for permit in list(driver.in_flight)[:1]:
         driver.finish(permit)
-    # Those that came while nobody was sorted stand with the strangers, before the visitor.
+    # Requests that arrived before there were lanes wait with the strangers, before the visitor.
     assert all(permit.lane != HEAVY for permit in driver.in_flight[-1:])
     assert visitor in driver.queued or not queued
 
 
 def test_observed_the_line_stays_one_for_all() -> None:
-    """What would be is counted."""
+    """The decisions that would be made are counted."""
     driver = Driver(BreakerSettings(fairness=FairnessMode.OBSERVE, max_in_flight=8))
     for number in range(100):
         get(driver, 1, b"/crawled/%d" % number)

@@ -56,7 +56,7 @@ class Line:
         return None if permit is None else permit.key
 
 
-# Who comes: lane and whether it has a stored response; None: a place becomes free.
+# Arrivals: lane and whether there is a stored response; None: a place becomes free.
 STEPS = st.lists(
     st.one_of(st.none(), st.tuples(st.sampled_from([KNOWN, STRANGER, HEAVY]), st.booleans())),
     max_size=80,
@@ -166,7 +166,7 @@ def test_while_both_kinds_wait_each_has_its_share(
 
 
 def test_a_turn_that_nobody_took_is_kept() -> None:
-    """Who has a stored response goes first then, but only so often."""
+    """A request with a stored response goes first then, but only so often."""
     line = Line.new()
     most = constants.TURNS_KEPT_MAX
     for number in range(10 * most):
@@ -182,7 +182,7 @@ def test_a_turn_that_nobody_took_is_kept() -> None:
 
 
 def test_who_has_the_older_ticket_goes_first() -> None:
-    """And who has one goes before those who came after its first try."""
+    """A request with a ticket goes before requests that came after its first try."""
     line = Line.new()
     line.now = 10.0
     line.issue(3)
@@ -254,7 +254,7 @@ def test_what_left_the_line_is_let_go() -> None:
 
 
 def test_of_the_heavy_ones_who_has_got_least_goes_first() -> None:
-    """Of those that stand in front."""
+    """The choice is among the first requests of the lane."""
     line = Line.new()
     demand = line.room._demand
     for asker, got in ((1, 5.0), (2, 1.0), (3, 3.0)):
@@ -265,7 +265,7 @@ def test_of_the_heavy_ones_who_has_got_least_goes_first() -> None:
 
 
 def test_who_waits_is_looked_at_again() -> None:
-    """Who asks for too much by now goes to the heavy ones, in the order of coming."""
+    """A client that has become heavy moves to the heavy lane, in the order of arrival."""
     line = Line.new()
     for number in range(4):
         line.come(STRANGER, b"%d" % number, stored=False).asker = number

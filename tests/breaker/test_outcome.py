@@ -1,4 +1,4 @@
-"""What the status of an answer says about the application, and whose business it is."""
+"""The outcome of a status: what it says about the application, or only about the request."""
 
 import pytest
 

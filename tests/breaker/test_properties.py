@@ -1,4 +1,4 @@
-"""What holds for any history: random events against the controller and a naive model of it."""
+"""Properties of any history: random events for the controller and for a naive model of it."""
 
 from itertools import pairwise
 from typing import Any
@@ -190,7 +190,7 @@ class AnyHistoryInLanes(AnyHistory):
 
     @invariant()
     def lanes_agree(self) -> None:
-        """What is counted in the lanes is what waits, and a ticket stands once."""
+        """The counts of the lanes are right, and a ticket is in the queue once."""
         breaker = self.driver.breaker
         room = breaker.circuit.room
         assert isinstance(room, Lanes)
@@ -349,7 +349,7 @@ def next_probe(driver: Driver) -> Permit:
 def test_results_of_an_older_generation_change_no_state(
     outcomes: list[Outcome], half: bool
 ) -> None:
-    """What was sent before the circuit opened, or before it half-opened, moves nothing."""
+    """Results of requests that were sent before the circuit opened or half-opened do not count."""
     driver = Driver()
     old = [driver.admit(Kind.OTHER, route=b"OTHER /", stored=None) for _ in outcomes]
     for _ in range(5):

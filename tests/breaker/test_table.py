@@ -329,7 +329,7 @@ def test_if_answers_never_get_slower_nor_fail_nothing_is_ever_limited_shed_or_st
 
 
 def test_one_client_cannot_open_the_circuit() -> None:
-    """Of its failures two count while others are answered well; of three clients they open it."""
+    """Two of its failures count while others are answered well; those of three clients open it."""
     driver = Driver(BreakerSettings())
 
     def fail(client: int) -> None:

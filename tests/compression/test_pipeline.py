@@ -643,7 +643,7 @@ def test_the_thread_hands_its_work_over_on_the_loop(closed: bool) -> None:
 
 @pytest.mark.parametrize("path", ["/login", "/%6Cogin", "//login", "/%2flogin", "/login?a=/x"])
 def test_an_excluded_path_is_excluded_in_all_its_spellings(path: str) -> None:
-    """Who attacks a page by its compressed size chooses the spelling."""
+    """An attacker who measures compressed sizes can choose the spelling of the path."""
     proxy = make(compress_exclude="/login")
     answer = answer_to(proxy, get(path, headers=GZIP), reply(PAGE, headers=HTML))
     assert body_of(answer) == PAGE

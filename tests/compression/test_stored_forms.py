@@ -322,7 +322,7 @@ def test_a_range_of_a_stored_page_is_one_of_the_applications_octets() -> None:
 
 
 def test_a_forwarded_page_that_comes_again_is_not_compressed_again() -> None:
-    """What is made of a response that equals the stored one is kept with that."""
+    """The compressed form of a response that equals the stored one is kept with the stored one."""
     proxy = make()
     compression = proxy.services.compression
     made, answers = [], []

@@ -157,7 +157,7 @@ def _suite(path: str) -> Iterator[Check]:
 
 
 def curl() -> Iterator[Check]:
-    """What curl can do, through RETTER."""
+    """The features of curl, through RETTER."""
     _need("curl", "curl")
     yield from _suite("tests/real/test_curl.py")
 

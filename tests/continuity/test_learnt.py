@@ -1,4 +1,4 @@
-"""What a breaker has learnt, given to the next one."""
+"""The knowledge of a breaker, passed to the next one."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the commands say: words, the screen of `retter top`, and mistakes, without a listener."""
+"""The output of the commands: words, the screen of `retter top`, and errors, without a listener."""
 
 import os
 import time

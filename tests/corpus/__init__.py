@@ -1,4 +1,4 @@
-"""What a hostile client and a broken application do, as tables.
+"""Tables of what hostile clients and broken applications do.
 
 requests.py holds malformed and ambiguous requests, misbehaviours.py what applications do wrong,
 fidelity.py what has to pass unchanged. Families are generated from small tables, but each row has a

@@ -1,4 +1,4 @@
-"""What has to pass unchanged, in both directions: octets, order, letters, repetitions.
+"""Messages that must pass unchanged in both directions: octets, order, letters, repetitions.
 
 A `Request` says which lines and body the application gets for what a client sends; an `Answer` what
 a client gets for what the application sends. Our own fields are left out of both.

@@ -1,4 +1,4 @@
-"""What applications do wrong: at every stage, in every way, and what the client gets then.
+"""Faults of applications, at every stage and of every kind, and what the client gets then.
 
 A row is a request and a script for the application: bytes to send and what happens after them. What
 comes of it is one of
@@ -14,7 +14,7 @@ from enum import Enum
 
 
 class Then(Enum):
-    """What the application does after its last bytes."""
+    """The application's action after its last bytes."""
 
     NOTHING = "goes on"
     CLOSE = "closes"

@@ -1,4 +1,4 @@
-"""What LMDB and disks do to those who are not prepared, each met by a measure of its own."""
+"""Traps of LMDB and of disks, and the measure against each of them."""
 
 import gc
 import os
@@ -355,7 +355,7 @@ def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data.mdb", "secret", "drops", "learnt", "lock"])
 def test_a_pipe_in_the_folder_is_one_clear_line(tmp_path: Path, name: str) -> None:
-    """Who opens it waits for ever."""
+    """Opening it would wait for ever."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(ConfigError, match=f"{name} is a pipe; remove it"):
         open_at(tmp_path, Clock())

@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is there: options, settings, files, links, words.
+"""README.md and docs/ are true: options, settings, files, links, words.
 
 Their commands are not run here but for the cheap ones; the pages say which of the rest were run.
 """

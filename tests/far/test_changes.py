@@ -1,4 +1,4 @@
-"""What a box has heard of changes means for what it reads."""
+"""The effect of received changes on the responses that a box reads."""
 
 import pytest
 

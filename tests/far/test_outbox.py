@@ -1,4 +1,4 @@
-"""What a box has to tell is bounded, also what it may have to tell again."""
+"""The outbox is bounded, with the messages that may have to be told again."""
 
 from retter.far.outbox import TELL_AGAIN_S, UNTOLD_MARKS_BYTES_MAX, UNTOLD_MAX, Outbox
 from retter.store.write_behind import Removals

@@ -1,4 +1,4 @@
-"""What boxes share, against a server in memory: told, heard, written and read, or done without."""
+"""Boxes that share a server in memory: changes, writes, reads, and life without the server."""
 
 from collections.abc import Callable
 from math import inf

@@ -214,7 +214,7 @@ def test_a_new_worker_goes_on_where_the_others_are_and_tells_what_the_dead_one_c
 def test_the_next_worker_tells_what_its_ring_has_lost(
     server: FakeServer, clock: Clock, workers: tuple[Worker, Worker], other: Box, noted: bool
 ) -> None:
-    """What is noted, is in a file. Of what is not, too much is told, never too little."""
+    """Noted changes are in a file. In place of others, too much is told, never too little."""
     for target in (b"/page", b"/purged"):
         put(other, target)
     settle(clock, other, *workers)

@@ -1,4 +1,4 @@
-"""What waits to be written is bounded, whatever changes in between."""
+"""The keys that wait to be written are bounded, whatever changes in between."""
 
 from retter.far.writes import WAITING_MAX, WRITE_EQUAL_S, Writes
 from retter.store.store import ResponseStore, StoreRules

@@ -1,4 +1,4 @@
-"""What can happen in the world, one step after the other, as bytes that a fuzzer may change.
+"""Events in the world, one step after the other, as bytes that a fuzzer may change.
 
 An input is a configuration (one octet) and steps: operation, who, what, how it is cut, and for
 those that send anything at all a length and the bytes. Every input means something.

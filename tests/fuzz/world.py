@@ -209,7 +209,7 @@ class Client(FarEnd):
         super().ends()
 
     def methods(self) -> list[bytes]:
-        """What its answers are read by; that of a request which is not complete is not known."""
+        """The methods by which its answers are read; that of an incomplete request is not known."""
         methods = [method for method, _ in self.asked]
         return [*methods[:-1], b""] if self.rest and methods else methods
 
@@ -367,7 +367,7 @@ class World:
     # -- what must hold ---------------------------------------------------------------------------
 
     def check(self) -> None:
-        """What must hold at any time."""
+        """Check the invariants."""
         for upstream in self.upstreams:
             for request in upstream.requests():
                 self._check_request(request)

@@ -1,4 +1,4 @@
-"""Who the client is, as the application is told: trusted and untrusted peers, all addresses."""
+"""The fields that tell the application who the client is: trusted and untrusted peers."""
 
 import ipaddress
 

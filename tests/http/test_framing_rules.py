@@ -1,4 +1,4 @@
-"""What is refused, rule by rule: heads, Host, lengths, chunk lines, trailers, shadowing names."""
+"""Refused messages, rule by rule: heads, Host, lengths, chunk lines, trailers, shadowing names."""
 
 import pytest
 from hypothesis import given

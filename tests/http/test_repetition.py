@@ -1,4 +1,4 @@
-"""What can be repeated in one head is looked at up to a limit, and read carefully beyond it.
+"""Repeated elements of a head are examined up to a limit, and treated with care beyond it.
 
 Each limit is tried at its edge: one less means what it says, one more the careful reading. Cookies
 and parameters are in test_owner.py and test_policy.py.
@@ -139,7 +139,7 @@ def test_codings_of_a_stored_answer() -> None:
 
 
 def test_forwarded() -> None:
-    """Of very many elements none is left out of what separates answers."""
+    """None of very many elements is left out of the variant key."""
     rules = VariantRules()
     few = b"for=_a;proto=http," * (LIST_MEMBERS_MAX // 2 - 1)
     key = rules.variant_key(((b"forwarded", few),))

@@ -1,4 +1,4 @@
-"""Which answers to one URL are kept apart, and which is given when there is none of one's own."""
+"""The variants of one URL, and the one that a client gets if it has none of its own."""
 
 import pytest
 

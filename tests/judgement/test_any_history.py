@@ -1,4 +1,4 @@
-"""What holds for any history of several workers that come, work, freeze, die and come back."""
+"""Properties of any history of several workers that start, work, freeze, die and come back."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

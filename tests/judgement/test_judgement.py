@@ -205,7 +205,7 @@ def test_an_old_probe_of_another_worker_changes_nothing() -> None:
 
 
 def test_all_workers_together_stay_within_the_operators_limit() -> None:
-    """What one has in flight is counted by the others at once, without a tick."""
+    """Requests in flight in one worker are counted by the others at once, without a tick."""
     crew = Crew(2, BreakerSettings(max_in_flight=5, limit_start=5))
     crew.settle()
     for number in range(12):

@@ -1,4 +1,4 @@
-"""What a process receives at its start."""
+"""Sockets and descriptors that a process receives at its start."""
 
 import json
 import os

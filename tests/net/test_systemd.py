@@ -1,4 +1,4 @@
-"""What systemd is told, and what it hands over."""
+"""Messages to systemd, and sockets from it."""
 
 import os
 import socket

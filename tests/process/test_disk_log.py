@@ -1,4 +1,4 @@
-"""What the log says of the store on disk, and how often."""
+"""The log lines about the store on disk, and how often they come."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the log says of the server that boxes share, and how often."""
+"""The log lines about the server that boxes share, and how often they come."""
 
 from types import SimpleNamespace
 from typing import Any

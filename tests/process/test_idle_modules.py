@@ -1,4 +1,4 @@
-"""What an idle process has imported: most of its memory is code."""
+"""The imports of an idle process: most of its memory is code."""
 
 import subprocess
 import sys

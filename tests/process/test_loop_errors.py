@@ -1,4 +1,4 @@
-"""What the event loop reports: out of memory, out of descriptors, faults of our own."""
+"""Errors that reach the event loop: out of memory, out of descriptors, faults of our own."""
 
 import asyncio
 import errno

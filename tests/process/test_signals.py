@@ -37,7 +37,7 @@ def test_signals_of_the_same_second_are_one_wish(monkeypatch: pytest.MonkeyPatch
 
 
 class FakeRunning:
-    """What Signals steers."""
+    """The part of a running proxy that Signals uses."""
 
     def __init__(self) -> None:
         self.reloads = 0

@@ -36,7 +36,7 @@ SETTINGS = Settings(
 
 @dataclass
 class FakeWorker:
-    """What a worker got, and its end of the link."""
+    """The parts that a worker got, and its end of the link."""
 
     parts: WorkerParts
     link: socket.socket
@@ -506,7 +506,7 @@ def test_a_stop_ends_the_successor_too(stage: Stage) -> None:
 def inherited(
     stage: Stage, workers: dict[str, Any] | None, memory_fd: int = -1, store_fd: int = -1
 ) -> None:
-    """What the next supervisor inherits."""
+    """Return the inheritance of the next supervisor."""
 
     class Given(Inheritance):
         def __init__(self) -> None:

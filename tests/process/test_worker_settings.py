@@ -1,4 +1,4 @@
-"""What each of several workers gets of the whole."""
+"""The share of the settings that each of several workers gets."""
 
 import pytest
 

@@ -15,7 +15,7 @@ from retter.process.worker_sockets import WorkerSockets
 
 
 class Given(Inheritance):
-    """What a process has inherited."""
+    """Sockets that a process has inherited."""
 
     def __init__(self, *sockets: socket.socket) -> None:
         super().__init__()

@@ -166,7 +166,7 @@ def judged(fake: FakeProxy, path: str = "/events") -> int:
 
 
 def test_an_ordinary_answer_ends_the_belief_in_its_route() -> None:
-    """Who asks for pages like that stands in the line with all others from then on."""
+    """Requests for such pages wait in the queue like all others from then on."""
     proxy = full()
     client = listener(proxy, "/page")
     proxy.upstream.sends(reply(b"a page"))

@@ -91,7 +91,7 @@ def test_refused(row: Refused) -> None:
 
 @named(CUT_OFF)
 def test_cut_off(row: CutOff) -> None:
-    """Of a body that is passed on as it comes, nothing arrives that is not good."""
+    """No faulty part of a body that is streamed reaches the application."""
     for cut in ("whole", "cut"):
         proxy = make_proxy(cut == "whole", buffer_memory_bytes=0)
         client = client_that_sends(proxy, row.sends, cut)

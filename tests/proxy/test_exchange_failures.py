@@ -1,4 +1,4 @@
-"""What goes wrong in an exchange: the application fails, the client leaves or makes mistakes."""
+"""Failures of an exchange: the application fails, the client leaves or makes mistakes."""
 
 import pytest
 
@@ -93,7 +93,7 @@ def test_a_connection_that_is_not_accepted_is_a_gateway_timeout() -> None:
 def test_no_answer_in_time_is_a_gateway_timeout(
     method: bytes, unsafe_s: float, wait_s: float
 ) -> None:
-    """What changes something is waited for longer: sent again, it may be done twice."""
+    """A request that changes something gets more time, since a repetition may do it twice."""
     proxy = FakeProxy(upstream_timeout_s=3, upstream_timeout_unsafe_s=unsafe_s)
     client = proxy.client(method + POST.removeprefix(b"POST"))
     proxy.advance(wait_s - 0.1)

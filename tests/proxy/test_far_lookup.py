@@ -16,7 +16,7 @@ Came = Callable[[dict[bytes, Found]], None]
 
 
 class Far:
-    """What other boxes have: read when the test lets it."""
+    """Responses of other boxes; a read is done when the test says so."""
 
     def __init__(self) -> None:
         self.reads: list[tuple[list[bytes], Came]] = []

@@ -1,4 +1,4 @@
-"""Who follows a store hears what its disk hears, and changes nothing of that."""
+"""A follower of a store gets the same changes as the disk, and does not affect these."""
 
 from retter.proxy.follower import Follower
 from retter.store.policy import key_of

@@ -202,7 +202,7 @@ def test_what_comes_again_and_again(
 
 
 def test_a_garbage_collection_is_not_found() -> None:
-    """What takes long in one run of the same steps, and not in the next, is the machine's doing."""
+    """If the same steps take long in one run and not in the next, the machine is the cause."""
     slow, quick = Hold("octets", 10, 1.0), Hold("octets", 10, 0.001)
     runs = [Stopwatch() for _ in range(3)]
     runs[0].holds, runs[1].holds, runs[2].holds = [slow, quick], [quick, slow], [slow, slow]

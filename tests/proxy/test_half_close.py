@@ -12,7 +12,7 @@ GONE = "clients_gone"
 
 
 class Socket:
-    """What poll and the proxy are told of a connection's socket."""
+    """A connection's socket, as poll and the proxy see it."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()

@@ -29,7 +29,7 @@ class Greeting(Preamble):
 
 
 class Next(asyncio.Protocol):
-    """What comes after a greeting."""
+    """The next protocol."""
 
     def __init__(self, peer_in_header: str | None, *, closes: bool = False) -> None:
         self.peer_in_header = peer_in_header

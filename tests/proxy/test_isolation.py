@@ -1,4 +1,4 @@
-"""Who gets what when the application is down: nobody gets what is another's.
+"""Isolation while the application is down: nobody gets a page of somebody else.
 
 Each row is a story. Steps of visitors come first, with the cookies of their browsers; then the
 application goes down, somebody asks for the page, and gets what the row says: "own" is the private

@@ -169,7 +169,7 @@ def test_a_client_that_has_closed_its_side_gets_its_answer(site: Site) -> None:
 
 
 def test_rules_that_tell_more_apart_empty_the_disk(site: Site) -> None:
-    """What was everyone's because a cookie did not count may be somebody's now."""
+    """A page that was public because a cookie did not count may be private now."""
     proxy = site.start(ignore_cookies=("theme",))
     fetch(proxy, "/page", "for one theme", {"Cookie": "theme=dark"})
     site.stop()
@@ -341,7 +341,7 @@ def test_while_the_application_starts_a_visitor_of_a_new_page_gets_one_that_come
 
 
 def test_lineages_of_changing_sessions_come_back_and_lead_nowhere_else(site: Site) -> None:
-    """What was stored before is read again, and what an heir has stored since by nobody else."""
+    """Earlier responses are found again; those of an heir since then are for nobody else."""
     proxy = site.start()
     lineages = proxy.services.owner_rules.lineages
     lineages.begin(b"session", b"first", proxy.loop.now)

@@ -158,7 +158,7 @@ def check_instructions(
 
 
 def from_client(name: str, data: bytes) -> Prepare:
-    """What a new connection does with these octets."""
+    """Prepare calls that send these octets over a new connection."""
     here = world(name)
 
     def prepare(number: int) -> Callable[[], object]:
@@ -173,7 +173,7 @@ def from_client(name: str, data: bytes) -> Prepare:
 
 
 def from_application(name: str, data: bytes) -> Prepare:
-    """What becomes of an answer, and of those who ask for the page after that."""
+    """Prepare calls that deliver an answer, and request the page again."""
     here = world(name)
 
     def prepare(number: int) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""What is still sent after the last answer: dropped within bounds of time and bytes, at a pace."""
+"""Data after the last answer is dropped within limits of time and octets, at a limited rate."""
 
 import pytest
 

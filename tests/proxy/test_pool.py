@@ -36,7 +36,7 @@ IDLE_S = 2.0
 
 
 class FakeConnection:
-    """What the pool knows of an upstream connection."""
+    """An upstream connection, as the pool sees it."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         self.pool = pool

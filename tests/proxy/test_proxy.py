@@ -1,4 +1,4 @@
-"""What the connections share: figures, the clock, settings on their way to the parts."""
+"""The shared half of a process: figures, the clock, and settings for the parts."""
 
 import asyncio
 from math import inf

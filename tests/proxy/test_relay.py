@@ -12,7 +12,7 @@ EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
 
 def test_a_stored_answer_that_blocks_its_client_stops_no_application() -> None:
-    """What the client has still to read of it keeps nobody waiting for the application."""
+    """A stored answer that is not read yet does not occupy a place at the application."""
     proxy = warmed(patience_closed_s=1, patience_max_s=1, upstream_timeout_s=20)
     client = proxy.client(get())
     client.blocks_at_next_write()

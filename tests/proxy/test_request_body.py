@@ -21,7 +21,7 @@ UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\nabc"
 
 
 def test_a_client_stays_paused_if_the_first_write_fills_the_application() -> None:
-    """What is sent at once may block the application at once: the client must not go on then."""
+    """The first write may block the application at once: then the client must stay paused."""
     proxy = proxy_with_idle_connection(buffer_request_bytes=0)
     proxy.upstream.blocks_at_next_write()
     client = proxy.client(UPLOAD)

@@ -1,4 +1,4 @@
-"""What RETTER says itself: stored responses, errors in every form, the fields it adds."""
+"""RETTER's own answers: stored responses, errors in every form, the fields that it adds."""
 
 import json
 from collections.abc import Iterator

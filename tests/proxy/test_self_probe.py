@@ -79,7 +79,7 @@ def test_a_visitor_is_the_probe_where_one_comes() -> None:
 
 
 def test_who_waits_is_the_probe_as_soon_as_one_is_due() -> None:
-    """Not only the next who comes."""
+    """Not only the next request may be the probe."""
     proxy = opened()
     client = proxy.client(get("/new"))
     assert client.received() == b""

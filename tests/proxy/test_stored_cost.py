@@ -1,4 +1,4 @@
-"""What an answer from the store costs, in instructions of the interpreter.
+"""The cost of an answer from the store, in instructions of the interpreter.
 
 The bounds are some hundredths above what CPython 3.11 takes; later ones take fewer, and compiled
 code next to none. Whoever makes one of these answers dearer sees it here, on any machine. What is

@@ -1,4 +1,4 @@
-"""Whose turn it is, bytes in and bytes out: the waiting page, its ticket, and who is known."""
+"""Turns, bytes in and bytes out: the waiting page, its ticket, and known visitors."""
 
 import re
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_the_page_speaks_the_visitors_language() -> None:
 
 
 def test_who_comes_again_keeps_the_ticket_until_there_is_a_place() -> None:
-    """And then gets it, before those who came later."""
+    """Then it gets the place, before requests that came later."""
     proxy = full()
     ticket = ticket_of(told_to_wait(proxy))
     again = told_to_wait(proxy, {"Cookie": ticket})
@@ -266,7 +266,7 @@ def test_switched_off_nothing_is_different(fairness: str) -> None:
 
 
 def test_who_has_a_session_that_the_application_set_is_known() -> None:
-    """And who has made one up is not."""
+    """A client with an invented session is not."""
     session = "PHPSESSID=0123456789abcdef0123456789abcdef"
     proxy = FakeProxy(max_in_flight=1)
     proxy.client(get("/login"))

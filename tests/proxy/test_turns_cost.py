@@ -1,4 +1,4 @@
-"""What fairness costs while there is enough for all: a fiftieth at most, in instructions."""
+"""The cost of fairness while there is enough for all: a fiftieth at most, in instructions."""
 
 from collections.abc import Callable
 

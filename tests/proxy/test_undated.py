@@ -155,7 +155,7 @@ def test_a_switch_of_protocols_is_not_dated() -> None:
 
 
 def test_the_date_is_asked_for_by_the_answers_without_alone() -> None:
-    """Those with one cost nothing more than they did."""
+    """An answer with a Date costs no more than before."""
     proxy = FakeProxy()
     asked = count()
     proxy.services.http_date = lambda: str(next(asked))

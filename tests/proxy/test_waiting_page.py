@@ -27,7 +27,7 @@ from retter.proxy.waiting_page import PAGE_BYTES_MAX, WORDS, language_of, waitin
     ],
 )
 def test_the_language_is_the_one_liked_best(accepted: bytes, language: str) -> None:
-    """Of those that the page speaks."""
+    """The choice is among the languages of the page."""
     assert language_of(accepted) == language
 
 

@@ -325,7 +325,7 @@ def test_a_broken_deployment_takes_nothing_back(status: str) -> None:
 
 
 def test_a_broken_deployment_of_a_busy_site_takes_nothing_back() -> None:
-    """What was good until then is a mass too, and hides it for the length of the window."""
+    """Many good answers until then hide the refusals for the length of the window."""
     site = Site()
     pages = 60
     read(site, pages)
@@ -524,7 +524,7 @@ def test_while_nobody_can_get_a_good_answer_no_time_ends_a_doubt(state: State) -
 
 
 def test_what_is_ones_own_is_taken_back_by_one_refusal() -> None:
-    """Who carries the session is its owner, wherever it comes from; the public page is not."""
+    """A client with the session is its owner, whatever its address; the public page needs more."""
     site = Site()
     site.ask("/a", headers=SESSION)
     site.ask("/a")

@@ -49,7 +49,7 @@ def parse_fields(lines: list[str]) -> list[tuple[str, str]]:
 
 
 class Application:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
@@ -155,7 +155,7 @@ class Conversation:
         self.answer(json.dumps(value).encode(), "Content-Type: application/json")
 
     async def echo(self) -> None:
-        """What the application was sent, and how often this target was asked for."""
+        """Return the request as received, and how often this target was requested."""
         digest, length = hashlib.sha256(), 0
         async for piece in self.body():
             digest.update(piece)

@@ -1,4 +1,4 @@
-"""What the tests start: RETTER, applications, clients. All of it ends with the test."""
+"""Processes that tests start: RETTER, applications, clients. All of them end with the test."""
 
 import contextlib
 import gc

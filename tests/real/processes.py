@@ -204,12 +204,12 @@ class RetterProgram(Program):
         )  # fmt: skip
 
     def records(self) -> list[dict[str, Any]]:
-        """What it has logged."""
+        """Return the records that it has logged."""
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
     @property
     def addresses(self) -> list[str]:
-        """What it listens on, once it does."""
+        """Return the addresses on which it listens, as soon as it does."""
         line = self.wait_for_line(lambda line: '"serving"' in line)
         addresses: list[str] = json.loads(line)["listen"]
         return addresses

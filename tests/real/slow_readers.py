@@ -17,7 +17,7 @@ PAGE_BYTES = 1024 * KIB
 async def hold_little(
     proxy: retter.RunningProxy, context: ssl.SSLContext | None = None, *, shared: bool = False
 ) -> None:
-    """What transports copy or encrypt is a few slices, of a page or a part; each octet arrives.
+    """Transports copy or encrypt a few slices only, of a page or of a part; each octet arrives.
 
     Args:
         shared: The transports keep the very bytes that they are given.

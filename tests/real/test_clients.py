@@ -1,4 +1,4 @@
-"""What one client meets is its own: real connections from several addresses of this machine."""
+"""Limits of one client do not affect others: real connections from several local addresses."""
 
 import asyncio
 

@@ -33,7 +33,7 @@ def shop() -> Iterator[Shop]:
 
 @pytest.fixture
 def proxy(shop: Shop, start_retter: StartRetter, loop_name: str) -> RetterProgram:
-    """What is stored is served, so that two requests see both sources."""
+    """Return a proxy that serves stored responses, so that two requests see both sources."""
     return start_retter("--upstream", shop.upstream, "--circuit", "open", "--loop", loop_name)
 
 

@@ -210,7 +210,7 @@ def test_a_token_and_the_file_that_names_the_place(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the running RETTER was started with also finds it: the same file, the same variables."""
+    """The file and variables with which RETTER was started also tell the commands where it is."""
     program = start_retter(
         "--upstream", application.upstream, "--admin", "127.0.0.1:0", "--admin-token", TOKEN
     )

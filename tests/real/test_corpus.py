@@ -337,7 +337,7 @@ def complete(message: bytes, request: bytes) -> bool:
 
 
 def pause_s_of(row: Misbehaviour) -> float:
-    """What drips in time has no time limit here; what does not drips for longer than it."""
+    """Return a pause within the time limit, or one that makes the whole clearly longer than it."""
     if row.outcome == 200:
         return 0.01
     return 3 * WAIT_S / len(row.sends)

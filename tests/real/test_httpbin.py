@@ -442,7 +442,7 @@ def test_httpbin_workers_are_replaced_under_load(
 def test_httpbin_is_killed_and_started_under_load(
     own: Gunicorn, start_retter: StartRetter, loop_name: str
 ) -> None:
-    """Who has a stored page gets it; who has none, and who posts, is held until it is back."""
+    """GETs with a stored page get it; other requests are held until the application is back."""
     proxy = start_retter(
         "--upstream",
         f"127.0.0.1:{own.port}",

@@ -81,7 +81,7 @@ class Visitor:
 
 
 def heading(answer: Answer) -> tuple[str, int, str]:
-    """Whose page, for the how manieth time, and which."""
+    """Return the heading of a page: the visitor, the number of the visit, and the page."""
     found = HEADING.search(answer.text)
     assert found, answer
     return found[1], int(found[2]), found[3]

@@ -1,4 +1,4 @@
-"""What can happen to the server that boxes share, with connections that freeze or are reset.
+"""Faults of the server that boxes share, with connections that freeze or are reset.
 
 Each time there are visitors, no visitor gets an error, and nothing comes back that was purged.
 """
@@ -30,7 +30,7 @@ KEPT, PURGED = "/echo/kept", "/echo/purged"
 
 
 class Fault:
-    """What happens to the server, and how it ends."""
+    """A fault of the server, and how it ends."""
 
     options = ""  # of the URL
     arguments: tuple[str, ...] = ()  # of the server

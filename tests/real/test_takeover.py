@@ -202,7 +202,7 @@ def test_whoever_is_accepted_last_is_served(
 def test_a_process_that_was_held_up_reads_before_it_closes(
     application: ApplicationProgram, loop_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What came while it could not run is answered, however long the client seems to be idle."""
+    """Requests that came while it could not run are answered, however idle the client seems."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -46,7 +46,7 @@ def proxy(
 
 @pytest.fixture
 def one_loop(application: ApplicationProgram, start_retter: StartRetter) -> RetterProgram:
-    """What does not depend on the event loop."""
+    """Return a RETTER for tests that do not depend on the event loop."""
     return start_retter("--upstream", application.upstream, "--workers", "2", *OBSERVE)
 
 

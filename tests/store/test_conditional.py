@@ -1,4 +1,4 @@
-"""What a request gets of a stored response: conditional.py, and its coding: coding.py."""
+"""The answer to a request from a stored response: conditional.py, and coding.py."""
 
 import gzip
 import zlib

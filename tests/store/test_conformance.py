@@ -34,7 +34,7 @@ bodies = st.sampled_from([b"one", b"two", b"three" * 2000])
 
 
 class Entry:
-    """What the model knows of one answer."""
+    """An answer, as the model sees it."""
 
     def __init__(self, body: bytes, at: float, *, no_store: bool) -> None:
         self.body = body
@@ -251,7 +251,7 @@ class Here(Near):
 
     @rule()
     def kill(self) -> None:
-        """What is on disk now is all that is left."""
+        """Kill the process: only the content of the disk is left."""
         self.keep_hidden()
         before = self.folders[-1]
         after = before.with_name(f"store{len(self.folders)}")

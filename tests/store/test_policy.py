@@ -1,4 +1,4 @@
-"""What is asked, for whom, and what may be stored: policy.py and cache_control.py."""
+"""The identity of a request, and which responses may be stored: policy.py, cache_control.py."""
 
 from dataclasses import replace
 

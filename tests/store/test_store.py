@@ -1,4 +1,4 @@
-"""The store: what is found for whom, what goes first, and that every byte is counted."""
+"""The store: which entry a client gets, the order of eviction, and that every byte is counted."""
 
 from dataclasses import replace
 from typing import Any
