@@ -66,8 +66,8 @@ class Facts:
     would_shed: int = 0  # in observe mode: requests that would not have been forwarded
     # RETTER itself
     store_full: float = 0.0  # share of the memory for responses in use
-    evicted: int = 0  # responses, for want of room
-    no_descriptors: int = 0  # connections that failed or were closed for want of descriptors
+    evicted: int = 0  # responses, for lack of room
+    no_descriptors: int = 0  # connections that failed or were closed for lack of descriptors
     turned_away: int = 0  # client connections that were refused, or closed for others
     log_lost: int = 0  # lines of the logs
     log_trouble: str = ""  # why the access log cannot be written

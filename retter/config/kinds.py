@@ -79,6 +79,8 @@ def size(minimum: int = 0) -> Kind:
 
 
 def count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
+    """An int within these bounds."""
+
     def accept(value: object) -> int:
         if not _is_int(value) or not minimum <= value <= maximum:
             raise ValueError(f"{shown(value)} is not a whole number from {minimum} to {maximum}")
@@ -124,6 +126,8 @@ def share() -> Kind:
 
 
 def switch() -> Kind:
+    """True or false."""
+
     def accept(value: object) -> bool:
         if not isinstance(value, bool):
             raise ValueError(f"{shown(value)} is neither true nor false")
@@ -133,6 +137,8 @@ def switch() -> Kind:
 
 
 def word(*words: str) -> Kind:
+    """One of these words, in lower case."""
+
     def accept(value: object) -> str:
         if not isinstance(value, str) or value.strip().lower() not in words:
             raise ValueError(f"{shown(value)} is not one of {', '.join(words)}")
@@ -220,12 +226,14 @@ _CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "
 
 
 def cookie_pattern(value: object) -> str:
+    """Return the name of a cookie, in which `*` is any text."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise ValueError(f"{shown(value)} is not a cookie's name; write SESSID or SESS*")
     return value
 
 
 def ignored_cookie_pattern(value: object) -> str:
+    """Return the pattern of a cookie to ignore; it must not match every name."""
     pattern = cookie_pattern(value)
     if not pattern.strip("*"):
         raise ValueError(f"{shown(value)} would ignore every cookie and so mix people's pages")
@@ -233,12 +241,14 @@ def ignored_cookie_pattern(value: object) -> str:
 
 
 def parameter_pattern(value: object) -> str:
+    """Return the name of a query parameter, in which `*` is any text."""
     if not isinstance(value, str) or not _PARAMETER.fullmatch(value):
         raise ValueError(f"{shown(value)} is not a parameter's name; write fbclid or utm_*")
     return value
 
 
 def neutral_field(value: object) -> str:
+    """Return the lower-case name of a request field; it must not identify people."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value) or "*" in value:
         raise ValueError(f"{shown(value)} is not a field name; write X-Device-Class")
     if value.lower() in _CREDENTIAL_FIELDS:
@@ -247,6 +257,7 @@ def neutral_field(value: object) -> str:
 
 
 def failure_status(value: object) -> int:
+    """Return a status from 400 to 599."""
     if isinstance(value, str) and re.fullmatch("[0-9]{3}", value):
         value = int(value)
     if not _is_int(value) or not 400 <= value <= 599:
@@ -255,6 +266,7 @@ def failure_status(value: object) -> int:
 
 
 def trusted_proxy(value: object) -> TrustedProxy:
+    """Return a network, or `unix:` for all Unix sockets."""
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     if value == "unix:":
@@ -271,18 +283,21 @@ def trusted_proxy(value: object) -> TrustedProxy:
 
 
 def path_pattern(value: object) -> str:
+    """Return a path, in which `*` is any text."""
     if not isinstance(value, str) or not value.startswith("/") or "?" in value:
         raise ValueError(f"{shown(value)} is not a path; write /events or /api/*")
     return value
 
 
 def target_pattern(value: object) -> str:
+    """Return a path, or a path and a query parameter, in which `*` is any text."""
     if not isinstance(value, str) or not value.startswith("/") or value.count("?") > 1:
         raise ValueError(f"{shown(value)} is not a path; write /checkout/* or /*?add-to-cart=*")
     return value
 
 
 def check_admin_address(value: str) -> None:
+    """Check an address of the admin listener."""
     if value not in ("auto", "off"):
         address = units.parse_listen(value)
         if address.tls or address.proxy:
@@ -293,12 +308,14 @@ _MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9
 
 
 def media_type_pattern(value: object) -> str:
+    """Return a media type in lower case, in which `*` is any text."""
     if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
         raise ValueError(f"{shown(value)} is not a media type; write text/* or application/json")
     return value.lower()
 
 
 def coding(value: object) -> str:
+    """Return a content coding that is installed, or `auto`."""
     if not isinstance(value, str) or value.lower() not in ("auto", *CODING_NAMES):
         raise ValueError(f"{shown(value)} is not one of auto, off, {', '.join(CODING_NAMES)}")
     coding = value.lower()
@@ -328,6 +345,7 @@ def codings() -> Kind:
 
 
 def failure_text(value: object) -> str:
+    """Return a text that marks an error page, or `auto`."""
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not text")
     if value.lower() == "auto":
@@ -430,6 +448,7 @@ def client_prefix() -> Kind:
 
 
 def listen_item(value: object) -> str:
+    """Return the text of an address to listen on."""
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
     units.parse_listen(value)
@@ -437,6 +456,7 @@ def listen_item(value: object) -> str:
 
 
 def file_item(value: object) -> str:
+    """Return the name of a file."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{shown(value)} is not a file's name")
     return value

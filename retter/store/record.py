@@ -221,6 +221,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
 def entry_bytes(
     key: bytes, head: bytes, etag: bytes, last_modified: bytes, variant_key: bytes
 ) -> int:
+    """Return the cost of an entry in the budget, in octets, without its body."""
     texts = len(key) + len(head) + len(etag) + len(last_modified) + len(variant_key)
     return ENTRY_OVERHEAD_BYTES + texts
 
@@ -264,6 +265,7 @@ def _vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
 
 
 def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredResponse) -> bool:
+    """Return whether a 304 validates this stored response (RFC 9111 section 4.3.4)."""
     if etag := not_modified.combined(b"etag"):
         return etag == stored.etag
     if last_modified := not_modified.combined(b"last-modified"):

@@ -635,7 +635,7 @@ def test_a_status_that_is_none_counts_as_a_5xx() -> None:
 def test_a_request_that_cannot_begin_takes_no_place(
     request_bytes: bytes, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For want of memory, say: nobody knows of the exchange yet who could end it."""
+    """For lack of memory, for example: no other object knows the exchange yet and could end it."""
 
     def fail(*_: object) -> None:
         raise MemoryError

@@ -57,7 +57,7 @@ def test_a_store_that_is_too_large_for_the_memory(
     client.close()
 
 
-# As a listener that cannot accept for want of memory: its loop is told again and again that
+# Like a listener that cannot accept for lack of memory: its loop is told again and again that
 # somebody waits.
 SPINNING = """
 import asyncio, os, sys
