@@ -1,4 +1,4 @@
-"""What several workers carry: `make scaling`, on a quiet machine with wrk.
+"""The throughput of several workers: `make scaling`, on a quiet machine with wrk.
 
 Stored responses are served by one worker and then by several, with the application gone, and wrk
 asks as fast as it can. Two ratios come of it:

@@ -72,7 +72,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 class Cost:
-    """What one kind has cost at one peer."""
+    """The cost of one kind at one peer."""
 
     def __init__(self, cpu_s: float, sent: int, answers: int) -> None:
         self.kb = sent / 1000

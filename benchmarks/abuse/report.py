@@ -22,7 +22,7 @@ bar is nginx. Plain Python takes five times what nginx takes for a head that it 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one kind has cost, in all rounds."""
+    """The cost of one kind, in all rounds."""
 
     name: str
     about: str

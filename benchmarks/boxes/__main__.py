@@ -1,4 +1,4 @@
-"""What boxes cost that share through a Redis: `python -m benchmarks.boxes`.
+"""The cost of boxes that share through a Redis: `python -m benchmarks.boxes`.
 
 Pages are pieces of this project's own texts, 12 KB each, so that they compress as pages do. Counts
 are exact; times are CPU time of RETTER's process, which a busy machine makes noisy.

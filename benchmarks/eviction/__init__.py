@@ -1,1 +1,1 @@
-"""What stays in a full store: traces of requests against the store's own queues and against LRU."""
+"""Eviction from a full store: traces of requests against the store's own queues and against LRU."""

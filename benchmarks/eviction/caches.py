@@ -1,4 +1,4 @@
-"""What the traces are played to: the store's own shelves, LRU, and the best that can be."""
+"""The caches for the traces: the store's own shelves, LRU, and the best possible one."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Store:
 
 
 class LeastRecentlyUsed:
-    """What most caches do."""
+    """The order of most caches."""
 
     def __init__(self, held: int) -> None:
         self._held = held
@@ -85,7 +85,7 @@ def _record(body: bytes) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What has come of a trace."""
+    """The result of a trace."""
 
     hits: float  # of the visitors' requests
     kept: float  # of the pages that they asked for, at the end

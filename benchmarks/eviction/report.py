@@ -14,7 +14,7 @@ FILE: Final = Path(__file__).parent.parent / "eviction.md"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What has come of a scenario: of the seeds the worst for us."""
+    """The result of a scenario: that of the seed that is worst for RETTER."""
 
     scenario: Scenario
     store: Played

@@ -1,4 +1,4 @@
-"""What the store on disk costs and survives: `make lasting`.
+"""The cost of the store on disk, and what it survives: `make lasting`.
 
 Each row prints its figure beside its bar.
 """

@@ -1,4 +1,4 @@
-"""What requests cost a RETTER with a store on disk, in CPU time of its process, over sockets.
+"""The cost of requests with a store on disk, in CPU time of RETTER's process, over sockets.
 
 CPU time and not wall time: other programs may use the machine meanwhile. All threads count, that of
 the writer too.

@@ -1,4 +1,4 @@
-"""What the peers stand in front of: the demonstration shop, and what any application has to offer.
+"""The applications behind the peers: the demonstration shop, and the interface of all.
 
 A trial asks an application for a port, for the requests a second it can make, and for its own
 count of what reached it. All run in processes of their own, with their files in one folder.

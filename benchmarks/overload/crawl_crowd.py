@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass
 class Counts:
-    """What came of the requests of one kind of client."""
+    """The results of the requests of one kind of client."""
 
     fresh: int = 0
     stored: int = 0

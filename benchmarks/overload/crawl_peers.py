@@ -8,7 +8,7 @@ from benchmarks.overload.peers import Haproxy, Nginx, Nothing, Peer, Retter, Var
 
 
 class RetterOff(Retter):
-    """RETTER with one line for all."""
+    """RETTER with one queue for all."""
 
     name = "retter --fairness off"
     about = "one line for all"
@@ -43,7 +43,7 @@ class NginxLimited(Nginx):
 
 
 class HaproxyLimited(Haproxy):
-    """As many requests as there are places, and 429 for who asks for more than 20 in 10 s."""
+    """As many requests as there are places, and 429 for a client with more than 20 in 10 s."""
 
     about = "maxconn as the application has places; stick table: 429 above 20 in 10 s by address"
 

@@ -1,4 +1,4 @@
-"""How often somebody tried to connect to a port where nobody listens.
+"""Counts attempts to connect to a port where nothing listens.
 
 The application cannot count those who find its port closed. As root on Linux a packet socket on the
 loopback interface sees their first packets (SYN); the kernel's own counter of failed attempts,

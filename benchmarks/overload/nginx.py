@@ -1,4 +1,4 @@
-"""What the configurations of all nginx here have in common."""
+"""The common part of the configurations of nginx."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What stands in front of the application: each peer's configuration, its start and its end.
+"""The proxies in front of the application: each peer's configuration, its start and its end.
 
 All are set up as an operator would who wants the same: keep the site answering when the
 application cannot. They run on one core, listen on loopback and keep their files in a temporary

@@ -1,4 +1,4 @@
-"""What is done to the application in each scenario, and which figures are good enough.
+"""The scenarios: what happens to the application, and which figures are good enough.
 
 The application has 8 workers and needs 50 ms (exponential) a page: 160 requests a second, unless
 a scenario says otherwise. All rates are multiples of that capacity.
@@ -24,7 +24,7 @@ class Behind(StrEnum):
 
 
 class Action(StrEnum):
-    """What else can happen in the middle."""
+    """An action in the middle of a scenario."""
 
     RESTART_PROXY = "restart the proxy"
     KILL_PROXY = "kill the proxy and start it again"

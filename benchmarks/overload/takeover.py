@@ -50,7 +50,7 @@ class JsonRetter(Retter):
 
 
 class Counts(NamedTuple):
-    """What visitors got during the stress."""
+    """The answers that visitors got during the stress."""
 
     gets: int
     fresh: int

@@ -42,7 +42,7 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one scenario with one peer."""
+    """The result of one scenario with one peer."""
 
     scenario: Scenario
     peer: str
@@ -100,7 +100,7 @@ def run_trial(
 
 
 class Outcome(NamedTuple):
-    """What was counted while the load lasted."""
+    """The counts while the load lasted."""
 
     report: LoadReport
     changes: float | None  # of the circuit's state; None: the peer has none

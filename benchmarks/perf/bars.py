@@ -11,7 +11,7 @@ Measure = Callable[[Series], float]
 
 
 class Verdict(Enum):
-    """What became of a bar."""
+    """Whether a bar was reached."""
 
     REACHED = "aim reached"
     MET = "met"

@@ -85,7 +85,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk counted in one window."""
+    """The counts of wrk in one window."""
 
     requests: int
     seconds: float

@@ -15,7 +15,7 @@ POOL_ERROR_S = 0.005  # and to find out that no connection is to be had
 
 
 class Work(Protocol):
-    """What the application sees of a request."""
+    """A request, as the application sees it."""
 
     route: bytes
     is_get: bool
@@ -66,7 +66,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What distinguishes one application from another."""
+    """The properties of an application."""
 
     workers: int = 8
     service: Sampler = field(default_factory=lambda: exponential(0.05))

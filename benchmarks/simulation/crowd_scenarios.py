@@ -1,4 +1,4 @@
-"""Whose turn it is: visitors beside crawlers, an office, tickets; and no crawler at all."""
+"""Fairness: visitors beside crawlers, an office, tickets; and no crawler at all."""
 
 from dataclasses import replace
 

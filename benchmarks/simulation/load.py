@@ -1,4 +1,4 @@
-"""What comes to the simulated proxy, and when: visitors, crawlers and disturbances."""
+"""The load on the simulated proxy, and its times: visitors, crawlers and disturbances."""
 
 from dataclasses import dataclass
 

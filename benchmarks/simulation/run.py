@@ -7,7 +7,7 @@ from benchmarks.simulation.application import Model
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client got: how is fresh, stored or error (a 5xx, from whomever)."""
+    """An answer to a client: how is fresh, stored or error (a 5xx, of the application or of RETTER)."""
 
     arrived_at: float
     took_s: float
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Run:
-    """What happened."""
+    """The record of one simulation."""
 
     model: Model
     answers: list[Answer] = field(default_factory=list)
