@@ -7,7 +7,7 @@ from benchmarks.simulation.application import Model
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer to a client: how is fresh, stored or error (a 5xx, of the application or of RETTER)."""
+    """An answer to a client: how is fresh, stored or error (a 5xx, also one of RETTER's own)."""
 
     arrived_at: float
     took_s: float
