@@ -6,10 +6,12 @@ from typing import Any, Final, cast
 from zlib import crc32 as _crc32
 
 from retter.disk.environment import PAGE_BYTES, Trees, figure
+from retter.disk.joining import unknown_variants, without_torsos
 from retter.store.owner import OWNER_BYTES
 from retter.store.packing import (
     KEY_BYTES,
     Packed,
+    PackedVariant,
     bodies_of_packed,
     body_hash,
     body_name,
@@ -20,8 +22,11 @@ from retter.store.packing import (
     slot_key,
     superseded,
     unpack,
+    variants_of_packed,
+    with_variants,
 )
-from retter.store.write_behind import Removals, Written
+from retter.store.record import BODY
+from retter.store.write_behind import Removals, Slot, Written
 
 
 def _fastest_checksum() -> Callable[[bytes | memoryview], int]:
@@ -68,19 +73,25 @@ class Change:
 
     Args:
         txn: The transaction. The caller commits it after `save_figures`.
+        joins: Several workers write to the database (joining.py).
 
     Attributes:
         step: The time of the last use of what is written, in coarse steps.
         removed: The table keys of entries that were removed and not written again.
         bytes_used: The octets of all entries.
         entries: The number of all entries.
+        kept: Keys whose entries of another worker stay.
     """
 
     __slots__ = (
-        "_before", "_site_key", "_trees", "_txn", "bytes_used", "entries", "removed", "step",
+        "_before", "_joins", "_site_key", "_trees", "_txn", "bytes_used", "entries", "kept",
+        "removed", "step",
     )  # fmt: skip
 
-    def __init__(self, txn: Any, trees: Trees, site_key: bytes, step: int = 0) -> None:
+    def __init__(
+        self, txn: Any, trees: Trees, site_key: bytes, step: int = 0, *, joins: bool = False
+    ) -> None:
+        self._joins = joins
         self._txn = txn
         self._trees = trees
         self._site_key = site_key
@@ -90,6 +101,7 @@ class Change:
         self.entries = figure(txn, trees.meta, b"entries")
         self._before = self.bytes_used, self.entries
         self.removed: set[int] = set()
+        self.kept: list[bytes] = []
 
     def save_figures(self) -> None:
         """Write the number of entries and their octets.
@@ -109,9 +121,17 @@ class Change:
         packed_key = slot_key(key, self._site_key)
         old = self._txn.get(packed_key, None, self._trees.records)
         before = [] if old is None else bodies_of_packed(old)
-        packed = pack(
-            key, waits.slot, waits.marks, now, wall, lambda body: self._hold(body, before)
-        )
+        slot, others = waits.slot, []
+        if self._joins and slot and old is not None and not waits.whole:
+            others = variants_of_packed(old, now, wall)
+            slot = without_torsos(waits, others)
+            if len(slot) < len(waits.slot):
+                self.kept.append(key)
+                if not slot:
+                    return False
+        packed = pack(key, slot, waits.marks, now, wall, lambda body: self._hold(body, before))
+        if others and packed.data:
+            packed = self._joined(packed, slot, others, before)
         if not packed.data:
             if old is not None:
                 self._delete(packed_key, old)
@@ -122,6 +142,25 @@ class Change:
         if self.removed:
             self.removed.discard(table_key(packed_key))
         return True
+
+    def _joined(
+        self,
+        packed: Packed,
+        slot: Slot,
+        others: list[PackedVariant],
+        before: list[tuple[bytes, int]],
+    ) -> Packed:
+        """Return a packed slot with the variants that another worker has stored under its key."""
+        unknown = unknown_variants(slot, [name for name, _ in packed.bodies], others)
+        if not unknown:
+            return packed
+        for one in unknown:
+            body = one.record[BODY], one.body_bytes
+            if body in before:
+                before.remove(body)
+            else:
+                self.count_use(body[0])  # the slot has another variant with this body
+        return packed._replace(data=with_variants(packed.data, unknown))
 
     def put(
         self, packed_key: bytes, packed: Packed, marks: tuple[int, ...], *, is_new: bool = True

@@ -55,6 +55,7 @@ class Done(NamedTuple):
     written: int
     not_written: int  # number of entries, for lack of room
     evicted: int
+    kept: list[bytes]  # keys of the store whose entries of another worker stay (joining.py)
 
 
 def no_failpoint(_: str) -> None:
@@ -74,6 +75,7 @@ class Database(Environment):
     Attributes:
         begin_read: Begins a transaction that only reads; its values are views of the map.
         still_valid: Called when nobody else may write: returns what of a batch is to be written.
+        joins: Several workers write to it (joining.py).
 
     Raises:
         OSError: The files cannot be made or opened.
@@ -92,6 +94,7 @@ class Database(Environment):
     ) -> None:
         self._failpoint = failpoint
         self.still_valid: Callable[[Batch], Batch] = lambda batch: batch
+        self.joins = False
         super().__init__(folder, bytes_max, readonly=readonly, readers_max=readers_max)
         # Arguments by place: by name they cost as much again.
         self.begin_read = partial(self._env.begin, None, None, False, True)  # buffers=True
@@ -275,7 +278,7 @@ class Database(Environment):
         return {table_key(self.slot_key(key)) for key, one in batch.slots.items() if one.slot}
 
     def _change(self, txn: Any, step: int = 0) -> Change:
-        return Change(txn, self._trees, self.site_key, step)
+        return Change(txn, self._trees, self.site_key, step, joins=self.joins)
 
     def _take_figures(self, change: Change) -> None:
         """Take over the figures of a transaction that has been committed."""
@@ -298,7 +301,7 @@ class Database(Environment):
             change.save_figures()
         self._take_figures(change)
         self._failpoint("committed")
-        return Done(list(change.removed), batch.removals.everything, written, 0, 0)
+        return Done(list(change.removed), batch.removals.everything, written, 0, 0, change.kept)
 
     # -- making room
 

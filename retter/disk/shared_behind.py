@@ -4,7 +4,7 @@ It is a `WriteBehind` that tells the others the removals of this worker, and ign
 the others have removed (news.py).
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from math import inf
 from typing import Final
@@ -53,6 +53,7 @@ class SharedBehind(WriteBehind):
         self._long_until = 0.0
         self._long_bytes = 0  # of longer keys that were told, until then
         self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
+        self.on_kept: Callable[[bytes], None] = lambda key: None  # see give_way
         self._held: set[bytes] | None = None  # keys with entries that wait for release(), if any
 
     # -- what this worker removes
@@ -115,10 +116,12 @@ class SharedBehind(WriteBehind):
         finally:
             self._applies = False
 
-    def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
+    def changed(
+        self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float, whole: bool = False
+    ) -> None:
         """Note the present slot of a key, unless another worker has changed it."""
         if not self._applies:
-            super().changed(key, slot, marks, now)
+            super().changed(key, slot, marks, now, whole)
             if self._held is not None and slot:
                 self._held.add(key)
 
@@ -223,6 +226,11 @@ class SharedBehind(WriteBehind):
         if self.is_all_removed:
             self._news.committed(self._news.position)
 
+    def give_way(self, key: bytes) -> None:
+        """Forget what is near under a key: what another worker has stored there stays."""
+        if key not in self._slots:  # else it has changed since
+            self.on_kept(key)
+
     def still_valid(self, batch: Batch) -> Batch:
         """Return a batch without what others have removed since it was taken.
 
@@ -237,7 +245,7 @@ class SharedBehind(WriteBehind):
             if later.take(key, waits.marks):
                 slots[key] = Written((), ())
             elif key in later.superseded:
-                slots[key] = Written(marked_superseded(waits.slot), waits.marks)
+                slots[key] = waits._replace(slot=marked_superseded(waits.slot))
             else:
                 slots[key] = waits
         return Batch(batch.removals, slots)
@@ -274,4 +282,10 @@ def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
                 if all(one[SUPERSEDED] for one in slots.get(key, ())):
                     store.shelves.remove_key(key)
 
+    def forget(key: bytes) -> None:
+        with behind.applying():
+            store.forget_borrowed()
+            store.shelves.remove_key(key)
+
     news.on_removals, news.on_committed = apply, read_again
+    behind.on_kept = forget

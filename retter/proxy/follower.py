@@ -51,10 +51,12 @@ class Follower(WriteBehind):
         self.inner = inner
         self.listeners: list[Listener] = []
 
-    def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
+    def changed(
+        self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float, whole: bool = False
+    ) -> None:
         """Note the entries that a key has now."""
         if self.inner is not None:
-            self.inner.changed(key, slot, marks, now)
+            self.inner.changed(key, slot, marks, now, whole)
         for listener in self.listeners:
             listener.changed(key)
 

@@ -91,16 +91,24 @@ class Shelves:
         # owners.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
 
-    def tell(self, key: bytes, now: float, slot: tuple[Record, ...] | None = None) -> None:
+    def tell(
+        self,
+        key: bytes,
+        now: float,
+        slot: tuple[Record, ...] | None = None,
+        *,
+        removed: bool = False,
+    ) -> None:
         """Report to the disk that the entries of a key have changed, other than by an eviction.
 
         Args:
             slot: The entries that the disk shall have, if the key is not in memory any more.
+            removed: One of them is removed, and not replaced.
         """
         if self.behind is not None:
             slot = self.slots.get(key, slot or ())
             marks = self.marks_of(key) if slot and not key.startswith(b"*") else ()
-            self.behind.changed(key, slot, marks, now)
+            self.behind.changed(key, slot, marks, now, removed)
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
         """Change the budget and the share.
@@ -190,13 +198,27 @@ class Shelves:
             return False
         others: tuple[Record, ...] = ()
         for one in reversed(found.slot):
-            body, forms = self.acquire_body(one[BODY]), one[FORMS] and ()
-            record = one
-            if body is not one[BODY] or forms is not one[FORMS]:
-                record = (*one[:BODY], body, *one[BODY + 1 : FORMS], forms, *one[FORMS + 1 :])
+            record = self._copied(one)
             self.insert(key, owner, others, record, one[ENTRY_BYTES], found.marks)
             others = (record, *others)
         return True
+
+    def add_variants(self, key: bytes, more: list[Record]) -> None:
+        """Copy further variants of a key from the disk to memory, if there is room."""
+        owner, _ = key_parts(key)
+        for one in more:
+            others = self.slots.get(key)
+            size = one[ENTRY_BYTES] + len(one[BODY])
+            if others is None or not self.fits(owner, size):
+                return
+            self.insert(key, owner, others, self._copied(one), one[ENTRY_BYTES])
+
+    def _copied(self, one: Record) -> Record:
+        """Return an entry from the disk as one in memory, with its body acquired."""
+        body, forms = self.acquire_body(one[BODY]), one[FORMS] and ()
+        if body is one[BODY] and forms is one[FORMS]:
+            return one
+        return (*one[:BODY], body, *one[BODY + 1 : FORMS], forms, *one[FORMS + 1 :])
 
     def take_over(self, key: bytes, found: "Found", now: float, *, tell: bool) -> None:
         """Store the entries that the other process has under a key, unless the own are newer.

@@ -11,7 +11,7 @@ seconds since the epoch and `now` is monotonic seconds, both of the same moment.
 
 from collections.abc import Callable
 from hashlib import blake2b, sha256
-from math import isfinite
+from math import inf, isfinite
 from struct import Struct
 from struct import error as StructError
 from typing import Final, NamedTuple
@@ -298,6 +298,42 @@ def bodies_of_packed(data: bytes) -> list[tuple[bytes, int]]:
     except StructError:
         return []
     return hashes
+
+
+class PackedVariant(NamedTuple):
+    """A variant of a packed slot."""
+
+    record: Record  # with the name in place of the body
+    body_bytes: int
+    data: bytes  # as it is packed
+
+
+def variants_of_packed(data: bytes, now: float, wall: float) -> list[PackedVariant]:
+    """Return the variants of a packed slot that may be served; none if it is damaged."""
+    found: list[PackedVariant] = []
+    unpacked = unpack(data, now, wall, inf)
+    if unpacked is None:
+        return found
+    at = CHECKSUM_BYTES + _slot.size + len(unpacked.key) + 8 * len(unpacked.marks)
+    for stored, length in zip(unpacked.variants, unpacked.body_lengths, strict=True):
+        end = at + _variant.size + sum(_variant.unpack_from(data, at)[8:-1])
+        if servable((tuple(stored),), now):
+            found.append(PackedVariant(tuple(stored), length, data[at:end]))
+        at = end
+    return found
+
+
+def with_variants(data: bytes, more: list[PackedVariant]) -> bytes:
+    """Return a packed slot with further variants at its end."""
+    version, count, marked, key_length = _slot.unpack_from(data, CHECKSUM_BYTES)
+    joined = b"".join(
+        [
+            _slot.pack(version, count + len(more), marked, key_length),
+            data[CHECKSUM_BYTES + _slot.size :],
+            *[one.data for one in more],
+        ]
+    )
+    return _checksum.pack(crc32(joined)) + joined
 
 
 def key_of_packed(data: bytes | memoryview) -> bytes:

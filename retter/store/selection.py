@@ -97,6 +97,16 @@ def is_for(
     )
 
 
+def is_same_request(one: Record, other: Record) -> bool:
+    """Return whether two variants answer the same requests, language, device and country aside."""
+    return bool(
+        one[VARIANT_KEY] == other[VARIANT_KEY]
+        and one[GENERATION] == other[GENERATION]
+        and one[VARY_NAMES] == other[VARY_NAMES]
+        and one[VARY] == other[VARY]
+    )
+
+
 def selected(
     slot: tuple[Record, ...] | None,
     identity: Identity,

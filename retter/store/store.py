@@ -601,7 +601,7 @@ class ResponseStore:
         )
         if fresh is None:
             self.shelves.remove(identity.key, old)
-            self.shelves.tell(identity.key, now)
+            self.shelves.tell(identity.key, now, removed=True)
             return
         self.shelves.replace(identity.key, old, fresh)
         self.shelves.touch(identity.key, identity.owner)

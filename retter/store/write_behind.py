@@ -12,6 +12,7 @@ This module does no I/O. The caller takes the next batch, writes it, and reports
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Final, NamedTuple, Protocol, cast
 
 from retter.store.packing import may_be_kept
@@ -145,6 +146,8 @@ class Written(NamedTuple):
     slot: Slot
     marks: tuple[int, ...]
     size: int = SLOT_OVERHEAD_BYTES  # in memory, octets
+    new: bool = False  # nothing was known under its key when it was first stored
+    whole: bool = False  # it replaces all variants on disk, also those that are not known here
 
 
 class Batch(NamedTuple):
@@ -217,6 +220,8 @@ class WriteBehind:
         self._removing = False  # there are some
         self._under_way: Batch | None = None
         self._since = 0.0  # the time of the oldest waiting change
+        self._new_since = inf  # the time of the oldest one whose key the disk does not have
+        self.new_every_s = COMMIT_EVERY_S  # how long such a one may wait
         self._not_before = 0.0
         self._paced_until = 0.0  # only for entries that are written once more
         self._bytes_new = 0  # of waiting entries whose keys the disk does not have
@@ -226,16 +231,23 @@ class WriteBehind:
 
     # -- changes
 
-    def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
-        """Note the present slot of a key; an empty one means that the key is removed."""
+    def changed(
+        self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float, whole: bool = False
+    ) -> None:
+        """Note the present slot of a key; an empty one means that the key is removed.
+
+        Args:
+            whole: A variant has been removed, and not replaced.
+        """
         self._is_quiet = False
         if not slot:
             self.removed += 1
         if (self.closed and slot) or (not self.personal and key.startswith(b"@")):
             return
+        new = False
         for record in slot:
             if record[NO_STORE]:  # memory only; what it replaced is removed from disk
-                slot = tuple([one for one in slot if may_be_kept(one)])
+                slot, whole = tuple([one for one in slot if may_be_kept(one)]), True
                 break
         if not self._slots:
             self._since = now
@@ -243,7 +255,10 @@ class WriteBehind:
         size = _size(slot)
         if before is not None:
             self.bytes_waiting -= before.size
+            new, whole = before.new, before.whole or whole
         elif slot and not self._shelf.knows(key):
+            new = True
+            self._new_since = min(self._new_since, now)
             self._bytes_new += size
         if self.bytes_waiting + size > self._bytes_max or len(self._slots) >= WAITING_KEYS_MAX:
             self.not_kept += 1
@@ -252,7 +267,7 @@ class WriteBehind:
                 self._take_back(Removals(keys={key}), now)
                 return
             slot, size = (), SLOT_OVERHEAD_BYTES
-        self._slots[key] = Written(slot, marks, size)
+        self._slots[key] = Written(slot, marks, size, new, whole)
         self.bytes_waiting += size
 
     def withdrawn(self, key: bytes, now: float) -> None:
@@ -405,6 +420,7 @@ class WriteBehind:
             return False
         return (
             now >= self._since + COMMIT_EVERY_S
+            or now >= self._new_since + self.new_every_s
             or self.bytes_waiting >= COMMIT_BYTES
             or len(self._slots) >= COMMIT_KEYS
         )
@@ -420,7 +436,7 @@ class WriteBehind:
         batch = self._under_way = Batch(self._removals, self._slots)
         self._removals, self._removing = Removals(), False
         self._slots, self.bytes_waiting = {}, 0
-        self._bytes_new = 0
+        self._bytes_new, self._new_since = 0, inf
         return batch
 
     def done(self) -> bool:

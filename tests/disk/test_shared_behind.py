@@ -14,8 +14,9 @@ from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.disk.news import FORGET_EVERY_S, KEPT_S, News
 from retter.disk.shared_behind import LONG_KEYS_EVERY_S, NoShelf, SharedBehind, follow
 from retter.http.message import RequestHead
+from retter.store.record import BODY
 from retter.store.rules import StoreRules
-from retter.store.shared_store import SharedStore
+from retter.store.shared_store import COMPARED_EVERY_S, SharedStore
 from retter.store.write_behind import Batch, Found, Removals, marked_superseded
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, SECRET, request, who
@@ -461,3 +462,64 @@ def test_without_a_database_workers_still_hear_of_each_other() -> None:
     world.do(0, "log_out")
     for place in range(PLACES):
         world.do(place, "serve")
+
+
+def asked_as(kind: bytes) -> RequestHead:
+    return request((b"accept", kind), target=b"/page")
+
+
+def store_as(process: Process, kind: bytes) -> None:
+    asked = asked_as(kind)
+    now = process.world.now
+    assert process.store.put(who(asked), asked, response(), b"as " + kind, now, now)
+
+
+def found_as(process: Process, kind: bytes) -> bytes | None:
+    asked = asked_as(kind)
+    found = process.store.find(who(asked), asked, process.world.now)
+    return None if found is None else found[BODY]
+
+
+def test_a_worker_finds_the_variants_that_another_one_has_stored_since() -> None:
+    world = World(PUBLIC)
+    one, other = world.processes[:2]
+    store_as(one, b"text/html")
+    assert found_as(one, b"application/json") is None
+    tick = COMPARED_EVERY_S / 2
+    for place in (0, 1):
+        if place:
+            store_as(other, b"application/json")
+        world.do(place, "take")
+        world.do(place, "commit")
+    world.now += tick
+    assert found_as(one, b"application/json") is None, "it has just looked"
+    world.now += tick
+    assert found_as(one, b"application/json") == b"as application/json"
+    assert found_as(one, b"text/html") == b"as text/html"
+    world.database.slots.clear()
+    assert found_as(one, b"application/json") is not None, "it is near now"
+
+
+def test_a_variant_that_is_superseded_is_not_looked_for_elsewhere() -> None:
+    world = World(PUBLIC)
+    one = world.processes[0]
+    store_as(one, b"text/html")
+    world.do(0, "take")
+    world.do(0, "commit")
+    identity = who(asked_as(b"text/html"))
+    one.store.invalidation.supersede(identity, [identity.url], world.now)
+    before = dict(world.database.slots)
+    assert found_as(one, b"text/html") is None and world.database.slots == before
+    assert len(one.store.shelves.slots[identity.key]) == 1
+
+
+def test_a_worker_gives_way_to_what_another_one_has_stored() -> None:
+    world = World(PUBLIC)
+    one = world.processes[0]
+    key = put(one, b"/page", b"error")
+    one.behind.give_way(key)
+    assert key in one.store.shelves.slots, "it waits to be written: it has changed since"
+    world.do(0, "take")
+    world.do(0, "commit")
+    one.behind.give_way(key)
+    assert key not in one.store.shelves.slots and one.behind.is_clean, "and no one removes it"

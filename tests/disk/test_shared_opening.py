@@ -14,10 +14,11 @@ from retter.config.settings import ConfigError
 from retter.disk import shared_opening
 from retter.disk.shared_behind import follow
 from retter.disk.shared_opening import open_shared, prepare
-from retter.disk.shared_shelf import NOTES_MAX, SharedShelf
+from retter.disk.shared_shelf import NEW_EVERY_S, NOTES_MAX, SharedShelf
 from retter.http.message import RequestHead
 from retter.store.rules import StoreRules
 from retter.store.shared_store import SharedStore
+from retter.store.write_behind import COMMIT_EVERY_S
 from tests.support.disk import Clock, Immediately, Later, disk_settings, open_at
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, SECRET, put, request, who
@@ -176,6 +177,8 @@ def test_a_thread_reads_only_where_pages_may_be_on_a_disk(folder: Folder) -> Non
     worker.shelf._keys._table.clear()
     in_memory = worker.shelf._keys._in_memory  # type: ignore[attr-defined]
     assert worker.shelf.is_slow(key) is not in_memory
+    # A disk wears, memory does not.
+    assert worker.shelf.behind.new_every_s == (NEW_EVERY_S if in_memory else COMMIT_EVERY_S)
     worker.shelf.close()
 
 

@@ -153,3 +153,32 @@ def test_what_forms_have_changed_is_added_within_the_limit() -> None:
     assert removals == Removals(everything=True)
     removals.add(Removals(superseded={b"*another"}))
     assert removals == Removals(everything=True)
+
+
+def test_in_memory_a_new_page_does_not_wait_for_five_seconds_and_a_known_one_does() -> None:
+    behind = WriteBehind(Nothing())
+    behind.new_every_s = 0.2
+    change(behind, 1, 100, 10.0)
+    assert not behind.is_due(10.1) and behind.is_due(10.2)
+    assert behind.take(10.2) is not None and behind.done()
+    change(behind, 2, 100, 12.0)
+    assert not behind.is_due(12.1), "it is counted anew"
+    behind = WriteBehind(Nothing(full=True))
+    behind.new_every_s = 0.2
+    change(behind, 1, 100, 10.0)
+    assert not behind.is_due(14.9) and behind.is_due(15.0)
+
+
+def test_what_a_worker_knows_of_a_key_goes_with_its_entries() -> None:
+    behind, key = WriteBehind(Nothing()), b"*a.b/1"
+    change(behind, 1, 100, 10.0)
+    batch = behind.take(10.0)
+    assert batch is not None and batch.slots[key].new and not batch.slots[key].whole
+    behind = WriteBehind(Nothing(full=True))
+    one: Any = record(key, stored_at=10.0, age_max_s=86400.0)
+    secret: Any = record(key, no_store=True, stored_at=10.0, age_max_s=86400.0)
+    behind.changed(key, (one, secret), (), 10.0)
+    behind.changed(key, (one,), (), 10.1)
+    batch = behind.take(10.1)
+    assert batch is not None and not batch.slots[key].new
+    assert batch.slots[key].whole, "the one with no-store has replaced one on disk"
