@@ -16,7 +16,7 @@ from tests.admin.test_situation import CASES
 from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, eventually
 from tests.support.axe import axe_source
-from tests.support.fed import Fed, fed_dashboard
+from tests.support.fed import Fed, crowded, fed_dashboard
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 
@@ -86,6 +86,43 @@ def barriers(page: Any, where: str) -> list[str]:
         for one in found
         for node in one["nodes"]
     ]
+
+
+# Tables that have to be scrolled, and rows of figures that do not reach both sides.
+HOLES = """() => {
+  const found = [];
+  for (const e of document.querySelectorAll(".scroll"))
+    if (e.scrollWidth > e.clientWidth) found.push(`${e.getAttribute("aria-labelledby")}: ${
+      e.scrollWidth} in ${e.clientWidth}`);
+  const whole = document.querySelector(".figures").getBoundingClientRect(), rows = new Map();
+  for (const e of document.querySelectorAll(".figures > *")) {
+    const box = e.getBoundingClientRect();
+    rows.set(box.top, [...rows.get(box.top) || [], box]);
+  }
+  for (const boxes of rows.values())
+    if (boxes[0].left > whole.left + 1 || boxes.at(-1).right < whole.right - 1)
+      found.push(`figures end at ${boxes.at(-1).right} of ${whole.right}`);
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_full_of_figures_has_no_barrier_and_no_hole(
+    watched: Watched, fed: Fed, width: int
+) -> None:
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    busy = CASES[[case[0] for case in CASES].index("limiting")]
+    fed.tell(Facts(**busy[2], log_lost=2), **crowded())
+    rows = page.locator("#worker-rows tr")
+    eventually(lambda: rows.count() == 3 or page.wait_for_timeout(10), "the crowded page")
+    assert page.evaluate(HOLES) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert barriers(page, "document") == []
+    if FOLDER:
+        theme = page.evaluate("document.documentElement.dataset.theme")
+        path = Path(FOLDER) / f"crowded-{width}-{theme}.png"
+        page.screenshot(path=str(path), caret="initial", full_page=True)
 
 
 def test_a_double_click_looks_further_once(watched: Watched, fed: Fed) -> None:

@@ -58,6 +58,52 @@ def document_of(admin: FakeAdmin, facts: Facts) -> dict[str, Any]:
     return document
 
 
+def crowded() -> dict[str, Any]:
+    """Return parts of a state document in which every card has something to show."""
+    now = time.time()
+    long = "GET /a-very-long-segment-of-a-path/that-goes-on/and-on/*"
+    words = "GETs above the limit are answered from the store (416 in flight, limit 12)."
+    lanes = ("known", "stranger", "heavy")
+    return {
+        "routes": [
+            {"route": "GET /product/*", "state": "CLOSED", "requests": 18_033, "errors": 3,
+             "p50_ms": 42.0, "p99_ms": 220.0},
+            {"route": "GET /search", "state": "OPEN", "requests": 512, "errors": 250,
+             "p50_ms": 900.0, "p99_ms": 5200.0},
+            {"route": long, "state": "CLOSED", "requests": 3, "errors": 0, "p50_ms": None,
+             "p99_ms": None},
+        ],
+        "busiest": [
+            {"url": "shop.example/product/7?page=2&sort=price&filter=red", "places": 1.7,
+             "share": 0.31},
+        ],
+        "turns": {
+            "mode": "on", "sorting": True, "clients": 41,
+            "fresh_share": {"visitors": 0.98, "heavy": 0.31},
+            "lanes": {lane: {"requests": 3, "places": 2, "waiting": 4} for lane in lanes},
+            "heaviest": [
+                {"client": "2001:db8:1234:5678::/64", "kind": "address", "lane": "heavy",
+                 "demand": 3.21, "share": 0.5},
+                {"client": None, "kind": "session", "lane": "known", "demand": 0.2, "share": 0.02},
+            ],
+        },
+        "workers": [
+            {"worker": n, "pid": 4711 + n, "requests_rate": 812.3, "in_flight": 4,
+             "since": now - 90_000 * n, "restarts": n, "leads": n == 0}
+            for n in range(3)
+        ],
+        "events": [
+            {"at": now - n, "first_at": now - n - 3, "times": n + 1, "from": "CLOSED", "to": to,
+             "words": words}
+            for n, to in enumerate(("LIMITING", "HALF-OPEN", "OPEN", "CLOSED"))
+        ],
+        "hints": ["GETs carry the cookie popup_seen, which separates visitors."],
+        "disk": {"entries": 12_034, "bytes_used": 812_345_678, "commits": 212, "dirty": 3,
+                 "not_written": 1, "set_aside": "", "trouble": ""},
+        "shared": {"boxes": 3, "written": 123_456, "hits": 789, "dropped": 2, "connected": True},
+    }  # fmt: skip
+
+
 def _incident(facts: Facts, now: float) -> dict[str, Any]:
     told = derive(facts)
     return {
