@@ -504,7 +504,8 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     Returns:
         None for a line that is not plain, and if the cookies alone do not determine the owner.
     """
-    pieces = cut_plain_line(line)
+    # What is left after so many values is the last text. It has a "=", so the line is not plain.
+    pieces = cut_plain_line(line, SHORT_WAY_COOKIES_MAX)
     texts = tuple(pieces[::2])
     names = rules.line_names.get(texts) or _judged(texts, rules)
     if names is None:

@@ -163,8 +163,9 @@ def from_client(name: str, data: bytes) -> Prepare:
 
     def prepare(number: int) -> Callable[[], object]:
         here.rest()
-        # Never the same head twice: what is remembered costs nothing.
-        mark = b"X-Number: %d%d\r\nHost: " % (number, id(data))
+        # Never the same head twice: what is remembered costs nothing. By a field that identifies
+        # nobody: beside another one, cookies are not read in the usual way.
+        mark = b"Sec-CH-Number: %d%d\r\nHost: " % (number, id(data))
         piece = data.replace(b"Host: ", mark, 1)
         connection = here.proxy.client().protocol
         return lambda: connection.data_received(piece)

@@ -148,6 +148,8 @@ REQUESTS: dict[str, Make] = {
     "cookies that look like sessions": _cookie(lambda n: b"n%060d_session=1; " % n),
     "credentials in cookies": _cookie(lambda n: b"my_token_%d=1; " % n),
     "cookies in a cookie": _cookie(lambda n: b"n%d=1," % n),
+    "equals signs in a cookie": _cookie(lambda n: b"= "),
+    "quoted equals signs in a cookie": _cookie(lambda n: b'="'),
     "sessions in a cookie": _cookie(lambda n: b"SESS%d=%032d," % (n, n)),
     "ignorable cookies": _cookie(lambda n: b"_ga_%d=1; " % n),
     "a long name of a cookie": lambda octets: request(
