@@ -63,6 +63,8 @@ class Trust:
         for element in reversed(hops):
             address = _address(element.decode("latin-1"))
             if address is None:
+                if not element.strip():
+                    continue  # RFC 9110 section 5.6.1.2: an empty element is none
                 break  # the elements to the left of a malformed one are not reliable
             client = str(address)
             if not self.trusts(client):

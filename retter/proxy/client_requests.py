@@ -371,13 +371,15 @@ class ClientRequests:
         """Begin a request with a body; return the bytes that follow the body."""
         services, head = self._services, parsed.head
         bytes_max = services.settings.request_body_bytes_max
-        if bytes_max and head.content_length > bytes_max:
-            raise RequestTooLarge("the request body is too large")
         self.count_request(connection)
         connection.deadline = _FOREVER
         who = connection.forwarding
         client = services.peers.client_of(who, parsed) if who.trusted else who.number
         body = connection.body = request_body(services, parsed, client)
+        if bytes_max and head.content_length > bytes_max:
+            error = RequestTooLarge("the request body is too large")
+            self.fail_body(connection, body, error, now)
+            return b""
         connection.phase = _BODY
         if not body.buffered:
             self._begin_exchange(connection, body, now)

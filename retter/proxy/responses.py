@@ -228,6 +228,8 @@ class AnswerWriter:
             kind, body = "text/html; charset=utf-8", wait.page
             retry_after_s = wait.again_s
         else:
+            if wait is not None and retry_after_s is None:
+                retry_after_s = wait.again_s  # the page is the operator's
             kind, body = self._error_body(request, status, phrase, sentence, reason)
         lines = [
             f"HTTP/1.1 {status} {phrase}",

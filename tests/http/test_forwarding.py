@@ -55,6 +55,8 @@ def test_whom_we_trust(peer: str, trusted: bool) -> None:
         (b"192.0.2.1, unknown", "10.9.9.9"),
         (b"192.0.2.1, unknown, 10.0.0.7", "10.0.0.7"),
         (b"\xff", "10.9.9.9"),
+        (b"6.6.6.6,, 192.0.2.1 ,", "192.0.2.1"),  # an empty element is none
+        (b" , ", "10.9.9.9"),
     ],
 )
 def test_the_client_is_the_rightmost_that_is_not_ours(chain: bytes, client: str) -> None:

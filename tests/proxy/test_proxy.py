@@ -67,6 +67,8 @@ def test_an_error_page_is_read_once(tmp_path: Path) -> None:
     proxy.refuse()
     answer = client.received()
     assert (status_of(answer), body_of(answer)) == (503, b"<p>Sorry")
+    assert field(answer, "retry-after") in ("2", "3", "4"), "a 503 says when to come again"
+    assert field(answer, "refresh") is None, "the page is the operator's"
 
 
 def test_trusted_proxies_are_believed() -> None:

@@ -103,20 +103,21 @@ CHUNKED = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("sent", "status"),
     [
-        (b"zz\r\n", 400),
-        (b"3\r\nabc\r\n", 413),
-        (b"1\r\n", 408),
+        (CHUNKED + b"zz\r\n", 400),
+        (CHUNKED + b"3\r\nabc\r\n", 413),
+        (CHUNKED + b"1\r\n", 408),
+        (b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 413),
     ],
 )
 def test_a_request_whose_body_is_wrong_is_one_request(
-    tmp_path: Path, body: bytes, status: int
+    tmp_path: Path, sent: bytes, status: int
 ) -> None:
     """It had two lines in the log, was told as one who left, and as one that was never read."""
     log = tmp_path / "log"
     proxy = FakeProxy(access_log=str(log), request_body_bytes_max=2, body_idle_timeout_s=1)
-    client = proxy.client(CHUNKED + body)
+    client = proxy.client(sent)
     proxy.advance(5)
     assert status_of(client.received()) == status
     counters = proxy.services.counters
