@@ -187,7 +187,8 @@ def entrants(
                 continue
             found.append(entrant)
         if scenario.mode is Mode.STORE:
-            time.sleep(max((entrant.peer.waits_s for entrant in found), default=0))
+            waits_s = max((entrant.peer.waits_s for entrant in found), default=0)
+            time.sleep(max(waits_s, scenario.waits_s))
             application.stop()
         yield found
 

@@ -55,6 +55,7 @@ class Scenario:
     gzip: bool = False  # measured with peers that compress, else with those that do not
     retter_options: tuple[str, ...] = ()
     watched: bool = False  # a dashboard is open, and metrics are scraped every second
+    waits_s: float = 0.0  # from when all was fetched until the application dies
     retter_only: bool = False  # an option of RETTER is measured: no peer has it
     main: bool = False  # belongs to --quick
 
@@ -69,6 +70,10 @@ _store = partial(Scenario, mode=Mode.STORE)
 
 # Everywhere else RETTER is told not to: its peers do not compress either, unless they are asked.
 COMPRESSING: Final = ("--compress", "gzip")
+
+WORKERS: Final = ("--workers", "2")
+# What one worker has stored, the others find when it is written: after 5 s.
+WRITTEN_S: Final = 6.0
 
 SCENARIOS: Final[Sequence[Scenario]] = (
     _forward(name="forward-64", about="the same head each time", main=True),
@@ -99,6 +104,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
              retter_only=True, retter_options=(*COMPRESSING, "--compress-types", "image/*")),
     _forward(name="forward-admin", retter_only=True, watched=True,
              about="a dashboard is open, metrics are scraped every second"),
+    _forward(name="forward-64-workers", about="two workers on the one core: what sharing costs",
+             retter_only=True, retter_options=WORKERS),
     _store(name="store-64", about="the same head each time", main=True),
     _store(name="store-64-by-connection",
            about="each connection repeats its own head; one page, one session",
@@ -117,6 +124,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
            page=HTML_PAGE, accepts="identity", retter_only=True, retter_options=COMPRESSING),
     _store(name="store-gzip", about="16 KiB of HTML, compressed", page=HTML_PAGE,
            retter_only=True, retter_options=COMPRESSING),
+    _store(name="store-64-workers", about="two workers on the one core: what sharing costs",
+           retter_only=True, retter_options=WORKERS, waits_s=WRITTEN_S),
     _store(name="store-close", about="a new connection for each request", close=True),
 )  # fmt: skip
 
