@@ -451,7 +451,7 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"{100 * f.all.refused / f.all.all:.0f} % of the requests get a 503.",
         _say("There is no stored page for them and no room at the application. The page that "
              "they get tries again by itself."),
-        _say("If this lasts, the application needs more capacity."), beside=True),
+        _say("Wait. If this lasts, the application needs more capacity."), beside=True),
     Row("gave up", "bad", _gives_up,
         lambda f: f"{100 * f.all.gave_up / f.all.all:.0f} % of the requests were given up before "
                   "an answer came.",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from retter.admin.situation import Facts, derive
+from retter.base.counters import Answers
 from tests.admin.test_situation import CASES
 from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, eventually
@@ -166,7 +167,14 @@ def test_a_double_click_looks_further_once(watched: Watched, fed: Fed) -> None:
         page.unroute("**/api/stored?*")
 
 
-@pytest.mark.parametrize(("row", "figures"), [(case[0], case[2]) for case in CASES])
+LONG = "a_name_that_somebody_has_chosen_without_a_thought_of_narrow_screens"
+STRANGE: list[tuple[str, dict[str, Any]]] = [
+    ("one route", {"routes_open": (f"GET /{LONG}/{LONG}/*",), "gets": Answers(200, 40)}),
+    ("nothing there", {"met": False, "fault": f"{LONG}: no such name", "upstream": f"{LONG}:80"}),
+]
+
+
+@pytest.mark.parametrize(("row", "figures"), [*[(case[0], case[2]) for case in CASES], *STRANGE])
 def test_each_situation_is_shown_whole(
     watched: Watched, fed: Fed, row: str, figures: dict[str, Any]
 ) -> None:

@@ -17,8 +17,8 @@ const GOOD = ["fresh", "stored"], ILL = ["refused", "failed", "gave_up"], KINDS 
 
 const $ = (id) => document.getElementById(id);
 const text = (id, words) => { const e = $(id); if (e.textContent !== words) e.textContent = words; };
-// A figure and its unit stay on one line.
-const together = (words) => words.replace(/(\d) (?=%|(s|min|h|d|ms)\b)/g, "$1\u00a0");
+// A figure and its unit stay on one line, and so do a method and its path.
+const together = (words) => words.replace(/(\d) (?=%|(s|min|h|d|ms)\b)|([A-Z]{3,7}) (?=\/)/g, "$1$3\u00a0");
 // As text, with what stands between backquotes as code.
 const rich = (id, words) => {
   const e = $(id);
