@@ -30,7 +30,7 @@ PURGES_MAX: Final = 64
 _place = Struct(">QQ")
 
 
-class Verdict(Enum):
+class Effect(Enum):
     """The effect that later changes have on a stored response."""
 
     VALID = "valid"
@@ -131,7 +131,7 @@ class Heard:
             oldest, _ = self._purges.pop(0)
             self._everything = max(self._everything, oldest)
 
-    def verdict(self, key: bytes, marks: tuple[int, ...], heard: bytes) -> Verdict:
+    def effect_on(self, key: bytes, marks: tuple[int, ...], heard: bytes) -> Effect:
         """Return what the remembered changes mean for a response.
 
         Args:
@@ -143,12 +143,12 @@ class Heard:
             gone_at += [self._personal, self._gone.get(hash(owner), NO_PLACE)]
             gone_at += [self._gone.get(hash(mark_name(mark)), NO_PLACE) for mark in marks]
         if max(gone_at) > heard:
-            return Verdict.GONE
+            return Effect.GONE
         if any(place > heard and purge.fits(key) for place, purge in self._purges):
-            return Verdict.GONE
+            return Effect.GONE
         if self._superseded.get(hash(key), NO_PLACE) > heard:
-            return Verdict.SUPERSEDED
-        return Verdict.VALID
+            return Effect.SUPERSEDED
+        return Effect.VALID
 
 
 def mark_name(mark: int) -> bytes:

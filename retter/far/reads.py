@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from retter.far.rounds import Read, Reader
 from retter.far.server import Away
-from retter.far.thread import Worker
+from retter.far.thread import JobThread
 from retter.store.write_behind import Found
 
 # A visitor waits for the server for this long at most. After that the key counts as absent.
@@ -58,7 +58,7 @@ class Reads:
     def __init__(
         self,
         reader: Reader,
-        thread: Worker,
+        thread: JobThread,
         clock: Callable[[], float],
         wall: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],

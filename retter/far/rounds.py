@@ -77,7 +77,7 @@ class Round:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RoundResult:
     """The result of a round."""
 
     messages: list[tuple[bytes, Message]] = field(default_factory=list[tuple[bytes, Message]])
@@ -121,14 +121,14 @@ class Conversation:
 
     # -- a round
 
-    def round(self, asked: Round) -> Outcome:
+    def round(self, asked: Round) -> RoundResult:
         """Send and receive changes, send a heartbeat, and write responses.
 
         Raises:
             Away: The server cannot be used. A part of the round may have been done.
         """
         try:
-            outcome = Outcome(place=asked.place)
+            outcome = RoundResult(place=asked.place)
             if not self._connected:
                 self._begin(outcome, asked.wall)
             self._tell(asked, outcome)
@@ -141,7 +141,7 @@ class Conversation:
         self._connected = True
         return outcome
 
-    def _begin(self, outcome: Outcome, wall: float) -> None:
+    def _begin(self, outcome: RoundResult, wall: float) -> None:
         lists = [self._named(name) for name in (b"purges", b"orders", b"names")]
         clock, *found = self._server.run([("TIME",), *[("LRANGE", name, 0, -1) for name in lists]])
         self._set_clock(clock, wall)
@@ -154,7 +154,7 @@ class Conversation:
     def _set_clock(self, answer: Any, wall: float) -> None:
         self.clock_s = int(answer[0]) + int(answer[1]) / 1e6 - wall
 
-    def _hear(self, place: bytes, name: bytes, value: bytes, outcome: Outcome) -> None:
+    def _hear(self, place: bytes, name: bytes, value: bytes, outcome: RoundResult) -> None:
         data = self._keys.opened(name, value)
         message = None if data is None else message_of(data)
         if message is None:
@@ -162,7 +162,7 @@ class Conversation:
         else:
             outcome.messages.append((place, message))
 
-    def _purges_of(self, values: list[bytes], outcome: Outcome) -> list[tuple[bytes, Purge]]:
+    def _purges_of(self, values: list[bytes], outcome: RoundResult) -> list[tuple[bytes, Purge]]:
         name = self._named(b"purges")
         purges = [self._purge_of(self._keys.opened(name, value)) for value in values]
         outcome.unreadable += purges.count(None)
@@ -178,7 +178,7 @@ class Conversation:
             return None  # of a later version
         return data[:PLACE_BYTES], Purge(url, prefix, owner)
 
-    def _tell(self, asked: Round, outcome: Outcome) -> None:
+    def _tell(self, asked: Round, outcome: RoundResult) -> None:
         stream = self._named(b"changes")
         commands: list[Command] = self._beat(asked) if asked.beats else []
         commands.append(
@@ -260,7 +260,7 @@ class Conversation:
             place = next_place(place_of(newest[0][0]) if newest else place)
         raise Away("other boxes are faster")
 
-    def _miss(self, place: bytes, oldest: bytes, outcome: Outcome) -> None:
+    def _miss(self, place: bytes, oldest: bytes, outcome: RoundResult) -> None:
         """Drop responses if the stream no longer has changes that this box has not received.
 
         The purges are still known. Which sessions have ended is not.
@@ -341,7 +341,7 @@ class Conversation:
             ("EXPIRE", where, ttl_s),
         ]
 
-    def _write(self, asked: Round, outcome: Outcome) -> None:
+    def _write(self, asked: Round, outcome: RoundResult) -> None:
         keys, wall = self._keys, asked.wall + self.clock_s
         heard = min(asked.place, outcome.place)
         entries: list[Packed] = []

@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from retter.far.changes import NO_PLACE, Heard, Message, Verdict
+from retter.far.changes import NO_PLACE, Effect, Heard, Message
 from retter.far.keys import Keys
 from retter.far.outbox import Outbox, passed
 from retter.far.pace import Pace
 from retter.far.reads import Ask, Reads
-from retter.far.rounds import Conversation, Outcome, Read, Reader, Round
+from retter.far.rounds import Conversation, Read, Reader, Round, RoundResult
 from retter.far.server import Away, Server
 from retter.far.siblings import Siblings
-from retter.far.thread import Worker
+from retter.far.thread import JobThread
 from retter.far.writes import Due, Writes
 from retter.store.write_behind import Found, Removals, marked_superseded
 
@@ -58,8 +58,8 @@ class FarShelf:
         keys: Keys,
         server: Server,
         reading_server: Server,
-        reader: Worker,
-        writer: Worker,
+        reader: JobThread,
+        writer: JobThread,
         clock: Callable[[], float],
         wall: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
@@ -211,7 +211,7 @@ class FarShelf:
         asked, self._under_way = self._under_way, None
         if asked is None:
             return
-        if isinstance(result, Outcome):
+        if isinstance(result, RoundResult):
             self._round_worked(asked, result)
             return
         self._figures["failures"] += 1
@@ -221,7 +221,7 @@ class FarShelf:
         if not isinstance(result, Away):
             raise result
 
-    def _round_worked(self, asked: Round, outcome: Outcome) -> None:
+    def _round_worked(self, asked: Round, outcome: RoundResult) -> None:
         if outcome.began and self.pace.failed_at is not None:
             self.outbox.again(self.pace.failed_at)
         if asked.message is not None:
@@ -247,7 +247,7 @@ class FarShelf:
             self.boxes = outcome.boxes
             self.on_boxes(self.boxes)
 
-    def _take_messages(self, outcome: Outcome) -> None:
+    def _take_messages(self, outcome: RoundResult) -> None:
         for place, purge in outcome.purges:
             self.heard.note_purge(place, purge)
         for place, message in outcome.messages:
@@ -284,10 +284,10 @@ class FarShelf:
 
     def _passed(self, key: bytes, read: Read) -> Found | None:
         found, heard = read
-        verdict = self.heard.verdict(key, found.marks, heard)
-        if verdict is Verdict.GONE:
+        effect = self.heard.effect_on(key, found.marks, heard)
+        if effect is Effect.GONE:
             return None
-        if verdict is Verdict.SUPERSEDED:
+        if effect is Effect.SUPERSEDED:
             found = Found(marked_superseded(found.slot), found.marks)
         untold = [*self.outbox.messages, self._untold_by_siblings(self._clock())]
         return passed(key, found, untold)

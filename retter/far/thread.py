@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _Job = tuple[Callable[[], Any], Callable[[Any], None] | None]  # without `done`: the last one
 
 
-class Worker(Protocol):
+class JobThread(Protocol):
     """The interface for work outside the event loop."""
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:

@@ -33,7 +33,7 @@ DEATHS_AT_START_MAX: Final = 5
 DRAIN_MARGIN_S: Final = 5.0
 
 
-class Phase(Enum):
+class WorkerPhase(Enum):
     """The phase of a worker's life."""
 
     WAITING = "waiting"  # to be started
@@ -70,7 +70,7 @@ class Step:
 
 @dataclass(slots=True)
 class _Worker:
-    phase: Phase = Phase.WAITING
+    phase: WorkerPhase = WorkerPhase.WAITING
     since: float = 0.0  # when the phase began
     start_at: float = -inf
     reload_asked: bool = False
@@ -99,30 +99,30 @@ class Fleet:
         self._reload_begun_at = -inf
         self.reloading = False
 
-    def phase(self, index: int) -> Phase:
+    def phase(self, index: int) -> WorkerPhase:
         """Return the phase of a worker."""
         return self._workers[index].phase
 
     @property
     def ended(self) -> bool:
         """Whether no worker runs any more, and none will be started."""
-        return self.stopping and all(one.phase is Phase.ENDED for one in self._workers)
+        return self.stopping and all(one.phase is WorkerPhase.ENDED for one in self._workers)
 
     @property
     def serving(self) -> int:
         """The number of workers that serve."""
-        return sum([one.phase is Phase.SERVING for one in self._workers])
+        return sum([one.phase is WorkerPhase.SERVING for one in self._workers])
 
     # -- what has happened
 
     def started(self, index: int, now: float) -> None:
         """A process was started for a worker."""
-        self._enter(index, Phase.STARTING, now)
+        self._enter(index, WorkerPhase.STARTING, now)
 
     def ready(self, index: int, now: float) -> None:
         """A worker has begun to serve."""
-        if self._workers[index].phase is Phase.STARTING:
-            self._enter(index, Phase.SERVING, now)
+        if self._workers[index].phase is WorkerPhase.STARTING:
+            self._enter(index, WorkerPhase.SERVING, now)
             self._workers[index].deaths = 0
             if self.serving == len(self._workers):
                 self.has_served = True
@@ -144,26 +144,26 @@ class Fleet:
     def drains(self, index: int, now: float, drain_s: float) -> None:
         """A worker drains, because somebody has sent it a signal."""
         worker = self._workers[index]
-        if worker.phase in (Phase.STARTING, Phase.SERVING):
-            self._enter(index, Phase.DRAINING, now)
+        if worker.phase in (WorkerPhase.STARTING, WorkerPhase.SERVING):
+            self._enter(index, WorkerPhase.DRAINING, now)
             worker.end_by = now + drain_s + DRAIN_MARGIN_S
 
     def exited(self, index: int, now: float) -> float:
         """The process of a worker has ended; return when another one is to be started."""
         worker = self._workers[index]
-        lived_s = now - worker.since if worker.phase is not Phase.STARTING else 0.0
-        worker.deaths += worker.phase is Phase.STARTING
-        asked = worker.phase is Phase.DRAINING
+        lived_s = now - worker.since if worker.phase is not WorkerPhase.STARTING else 0.0
+        worker.deaths += worker.phase is WorkerPhase.STARTING
+        asked = worker.phase is WorkerPhase.DRAINING
         worker.reload_asked, worker.told_at = False, inf  # the next process reads the new settings
         self.closed(index)
         if self.stopping:
-            self._enter(index, Phase.ENDED, now)
+            self._enter(index, WorkerPhase.ENDED, now)
             return inf
-        self._enter(index, Phase.WAITING, now)
+        self._enter(index, WorkerPhase.WAITING, now)
         worker.start_at = now + (0.0 if asked else worker.backoff.delay_s(lived_s))
         return worker.start_at
 
-    def _enter(self, index: int, phase: Phase, now: float) -> None:
+    def _enter(self, index: int, phase: WorkerPhase, now: float) -> None:
         worker = self._workers[index]
         worker.phase, worker.since, worker.killed, worker.end_by = phase, now, False, inf
 
@@ -178,7 +178,7 @@ class Fleet:
         self.reloading, self._reload_begun_at = True, now
         steps: list[Step] = []
         for index, worker in enumerate(self._workers):
-            worker.reload_asked = worker.phase in (Phase.STARTING, Phase.SERVING)
+            worker.reload_asked = worker.phase in (WorkerPhase.STARTING, WorkerPhase.SERVING)
             worker.closing = worker.reload_asked
             if worker.closing:
                 steps.append(Step(Do.CLOSE_STORE, index))
@@ -190,10 +190,10 @@ class Fleet:
         self._end_by = now + drain_s + DRAIN_MARGIN_S
         steps: list[Step] = []
         for index, worker in enumerate(self._workers):
-            if worker.phase is Phase.WAITING:
-                self._enter(index, Phase.ENDED, now)
-            elif worker.phase in (Phase.STARTING, Phase.SERVING):
-                self._enter(index, Phase.DRAINING, now)
+            if worker.phase is WorkerPhase.WAITING:
+                self._enter(index, WorkerPhase.ENDED, now)
+            elif worker.phase in (WorkerPhase.STARTING, WorkerPhase.SERVING):
+                self._enter(index, WorkerPhase.DRAINING, now)
                 steps.append(Step(Do.DRAIN, index))
         return steps
 
@@ -213,7 +213,7 @@ class Fleet:
             if why and not worker.killed:
                 worker.killed = True
                 steps.append(Step(Do.KILL, index, why))
-            elif worker.phase is Phase.WAITING and now >= worker.start_at:
+            elif worker.phase is WorkerPhase.WAITING and now >= worker.start_at:
                 steps.append(Step(Do.START, index))
         return steps + self._next_reload(now)
 
@@ -222,11 +222,11 @@ class Fleet:
         return ended and not self.has_served and not self.stopping
 
     def _why_kill(self, worker: _Worker, now: float, beat: float) -> str:
-        if worker.phase is Phase.STARTING and now - worker.since >= START_S:
+        if worker.phase is WorkerPhase.STARTING and now - worker.since >= START_S:
             return f"it did not serve within {START_S:g} s"
-        if worker.phase is Phase.SERVING and now - max(beat, worker.since) >= SILENT_S:
+        if worker.phase is WorkerPhase.SERVING and now - max(beat, worker.since) >= SILENT_S:
             return f"it has been silent for {SILENT_S:g} s"
-        if worker.phase is Phase.DRAINING and now >= min(worker.end_by, self._end_by):
+        if worker.phase is WorkerPhase.DRAINING and now >= min(worker.end_by, self._end_by):
             return "it did not end in time"
         return ""
 
@@ -240,7 +240,7 @@ class Fleet:
         for index, worker in enumerate(self._workers):
             if worker.told_at < inf:
                 self.reloaded(index)  # it takes too long; the next one may go on
-            elif worker.reload_asked and worker.phase is Phase.SERVING:
+            elif worker.reload_asked and worker.phase is WorkerPhase.SERVING:
                 worker.told_at = now
                 return [Step(Do.RELOAD, index)]
         if any(worker.reload_asked for worker in self._workers):

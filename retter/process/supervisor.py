@@ -34,7 +34,7 @@ from retter.config.settings import WORKERS_MAX, ConfigError, Settings
 from retter.judgement.memory import Memory
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
-from retter.process.fleet import Do, Fleet, Phase, Step
+from retter.process.fleet import Do, Fleet, Step, WorkerPhase
 from retter.process.store_place import StorePlace, place_of
 from retter.process.store_rules import may_go_on, rules_to_hand_over
 from retter.process.worker import (
@@ -584,7 +584,7 @@ class Supervisor:
             self._leave_store()
         was = self._fleet.phase(index)
         start_at = self._fleet.exited(index, now)
-        if not self._fleet.stopping and was is not Phase.DRAINING:
+        if not self._fleet.stopping and was is not WorkerPhase.DRAINING:
             log.error(
                 "worker-ended",
                 worker=index,

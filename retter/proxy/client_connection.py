@@ -17,7 +17,12 @@ from retter.http.memo import HeadMemo
 from retter.http.message import Framing, RequestHead
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
-from retter.proxy.client_requests import LOOKED_UP_BYTES_MAX, ClientRequests, Phase, Requester
+from retter.proxy.client_requests import (
+    LOOKED_UP_BYTES_MAX,
+    ClientRequests,
+    ConnectionPhase,
+    Requester,
+)
 from retter.proxy.client_writer import ClientWriter
 from retter.proxy.exchange import begin
 from retter.proxy.half_close import needs_probe
@@ -38,11 +43,11 @@ _KEEP = Persistence.KEEP
 _KEEP_HTTP10 = Persistence.KEEP_HTTP10
 
 # Looked up once, as in exchange.py.
-_OPEN = Phase.OPEN
-_BODY = Phase.BODY
-_DECODING = Phase.DECODING
-_LINGERING = Phase.LINGERING
-_CLOSED = Phase.CLOSED
+_OPEN = ConnectionPhase.OPEN
+_BODY = ConnectionPhase.BODY
+_DECODING = ConnectionPhase.DECODING
+_LINGERING = ConnectionPhase.LINGERING
+_CLOSED = ConnectionPhase.CLOSED
 
 
 def _answer_to(services: Services, error: DownstreamError) -> bytes:
@@ -208,7 +213,7 @@ class DownstreamConnection(Requester):
         """Pass all bytes received from now on to the tunnel."""
         self.work = None
         self._tunnel = tunnel
-        self.phase = Phase.TUNNEL
+        self.phase = ConnectionPhase.TUNNEL
         if self.out.backlog is None:
             self.deadline = _FOREVER
         self.resume_body()  # before the write, which may pause reading again at once

@@ -38,7 +38,7 @@ _CR = 13
 _LEADING_BYTES_MAX = 16
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     """How far a client connection has come."""
 
     OPEN = auto()  # requests are received and answered
@@ -50,9 +50,9 @@ class Phase(Enum):
 
 
 # Looked up once, as in exchange.py.
-_OPEN = Phase.OPEN
-_BODY = Phase.BODY
-_DECODING = Phase.DECODING
+_OPEN = ConnectionPhase.OPEN
+_BODY = ConnectionPhase.BODY
+_DECODING = ConnectionPhase.DECODING
 
 
 class Requester(Client):
@@ -60,7 +60,7 @@ class Requester(Client):
 
     __slots__ = ("body", "deadline", "last", "paused", "phase", "sends_no_more", "work")
 
-    phase: Phase
+    phase: ConnectionPhase
     deadline: float  # monotonic seconds
     work: Work | None  # for the present request
     body: RequestBody | None  # of the present request, until it is complete

@@ -44,7 +44,7 @@ def needs_probe(transport: "Transport") -> bool:
     return sock is None or sock.family != socket.AF_UNIX
 
 
-class Client(Protocol):
+class HalfClosedClient(Protocol):
     """A client connection."""
 
     def disconnect(self, now: float) -> None:
@@ -58,16 +58,17 @@ class HalfClosed:
     __slots__ = ("_transports",)
 
     def __init__(self) -> None:
-        self._transports: dict[Client, Transport] = {}  # the one that was polled longest ago first
+        # The one that was polled longest ago first.
+        self._transports: dict[HalfClosedClient, Transport] = {}
 
     def __len__(self) -> int:
         return len(self._transports)
 
-    def add(self, client: Client, transport: "Transport") -> None:
+    def add(self, client: HalfClosedClient, transport: "Transport") -> None:
         """Watch a client from now on."""
         self._transports[client] = transport
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: HalfClosedClient) -> None:
         """Stop watching a client whose connection has ended."""
         self._transports.pop(client, None)
 

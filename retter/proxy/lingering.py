@@ -26,7 +26,7 @@ PIECE_BYTES_MIN = 16 * 1024
 RESUMED_MAX = 16
 
 
-class Client(Protocol):
+class LingeringClient(Protocol):
     """A client connection."""
 
     def read_on(self) -> None:
@@ -70,13 +70,13 @@ class LingerPace:
 
     def __init__(self) -> None:
         self._left = BYTES_PER_TICK
-        self._paused: dict[Client, None] = {}  # the longest paused first
+        self._paused: dict[LingeringClient, None] = {}  # the longest paused first
         self._ticks = 0
 
     def __len__(self) -> int:
         return len(self._paused)
 
-    def may_read_on(self, client: Client, leftover: Leftover, octets: int) -> bool:
+    def may_read_on(self, client: LingeringClient, leftover: Leftover, octets: int) -> bool:
         """Count read octets; False if the client must pause until `read_on` is called."""
         octets = max(octets, PIECE_BYTES_MIN)
         self._left -= octets

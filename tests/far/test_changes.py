@@ -3,7 +3,7 @@
 import pytest
 
 from retter.far import changes
-from retter.far.changes import NO_PLACE, Heard, Verdict, place_of
+from retter.far.changes import NO_PLACE, Effect, Heard, place_of
 from retter.store.write_behind import Purge, Removals
 
 OWNER = b"o" * 16
@@ -14,28 +14,30 @@ BEFORE, AT, AFTER = place_of(b"1-0"), place_of(b"2-0"), place_of(b"3-0")
 @pytest.mark.parametrize(
     ("removals", "owned", "public"),
     [
-        (Removals(everything=True), Verdict.GONE, Verdict.GONE),
-        (Removals(personal=True), Verdict.GONE, Verdict.VALID),
-        (Removals(owners={OWNER}), Verdict.GONE, Verdict.VALID),
-        (Removals(marks={7}), Verdict.GONE, Verdict.VALID),
-        (Removals(marks={8}), Verdict.VALID, Verdict.VALID),
-        (Removals(keys={PUBLIC}), Verdict.VALID, Verdict.GONE),
-        (Removals(superseded={OWNED}), Verdict.SUPERSEDED, Verdict.VALID),
-        (Removals(purges=[Purge(b"a.b/x", None, None)]), Verdict.GONE, Verdict.GONE),
-        (Removals(purges=[Purge(None, b"/y", None)]), Verdict.VALID, Verdict.VALID),
+        (Removals(everything=True), Effect.GONE, Effect.GONE),
+        (Removals(personal=True), Effect.GONE, Effect.VALID),
+        (Removals(owners={OWNER}), Effect.GONE, Effect.VALID),
+        (Removals(marks={7}), Effect.GONE, Effect.VALID),
+        (Removals(marks={8}), Effect.VALID, Effect.VALID),
+        (Removals(keys={PUBLIC}), Effect.VALID, Effect.GONE),
+        (Removals(superseded={OWNED}), Effect.SUPERSEDED, Effect.VALID),
+        (Removals(purges=[Purge(b"a.b/x", None, None)]), Effect.GONE, Effect.GONE),
+        (Removals(purges=[Purge(None, b"/y", None)]), Effect.VALID, Effect.VALID),
     ],
 )
 def test_a_change_concerns_what_was_written_before_it(
-    removals: Removals, owned: Verdict, public: Verdict
+    removals: Removals, owned: Effect, public: Effect
 ) -> None:
     heard = Heard()
     heard.note(AT, removals)
     heard.note(BEFORE, removals)  # told twice, or out of order
-    assert heard.verdict(OWNED, (7,), BEFORE) is owned
-    assert heard.verdict(PUBLIC, (), NO_PLACE) is public
+    assert heard.effect_on(OWNED, (7,), BEFORE) is owned
+    assert heard.effect_on(PUBLIC, (), NO_PLACE) is public
     for place in (AT, AFTER):
         assert (
-            heard.verdict(OWNED, (7,), place) is heard.verdict(PUBLIC, (), place) is Verdict.VALID
+            heard.effect_on(OWNED, (7,), place)
+            is heard.effect_on(PUBLIC, (), place)
+            is Effect.VALID
         )
 
 
@@ -44,8 +46,8 @@ def test_the_oldest_changes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     heard = Heard()
     for number in range(5):
         heard.note(AT, Removals(keys={b"*a.b/%d" % number}))
-    verdicts = [heard.verdict(b"*a.b/%d" % number, (), BEFORE) for number in range(5)]
-    assert verdicts == [Verdict.VALID] * 2 + [Verdict.GONE] * 3
+    effects = [heard.effect_on(b"*a.b/%d" % number, (), BEFORE) for number in range(5)]
+    assert effects == [Effect.VALID] * 2 + [Effect.GONE] * 3
 
 
 def test_too_many_purges_count_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,5 +55,5 @@ def test_too_many_purges_count_for_everything(monkeypatch: pytest.MonkeyPatch) -
     heard = Heard()
     for place in (BEFORE, AT, AFTER):
         heard.note_purge(place, Purge(b"a.b/other", None, None))
-    assert heard.verdict(PUBLIC, (), NO_PLACE) is Verdict.GONE
-    assert heard.verdict(PUBLIC, (), BEFORE) is Verdict.VALID
+    assert heard.effect_on(PUBLIC, (), NO_PLACE) is Effect.GONE
+    assert heard.effect_on(PUBLIC, (), BEFORE) is Effect.VALID

@@ -11,8 +11,8 @@ from retter.process.fleet import (
     START_S,
     Do,
     Fleet,
-    Phase,
     Step,
+    WorkerPhase,
 )
 
 ALIVE = [inf] * 4
@@ -53,7 +53,7 @@ def test_a_worker_that_dies_is_replaced_at_once_and_later_with_growing_delays() 
         assert fleet.tick(now, ALIVE) == [Step(Do.START, 0)]
         fleet.started(0, now)
         fleet.ready(0, now)
-    assert fleet.phase(1) is Phase.SERVING, "the other one goes on"
+    assert fleet.phase(1) is WorkerPhase.SERVING, "the other one goes on"
 
 
 def test_the_delays_begin_again_for_a_worker_that_has_lived_for_long() -> None:

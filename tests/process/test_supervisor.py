@@ -19,7 +19,7 @@ from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import ListenError
 from retter.process import supervisor as module
-from retter.process.fleet import DEATHS_AT_START_MAX, Phase
+from retter.process.fleet import DEATHS_AT_START_MAX, WorkerPhase
 from retter.process.supervisor import Supervisor, supervise, worker_count
 from retter.process.worker import EXIT_FAILED, EXIT_OK, EXIT_USAGE, HANDED_OVER, WorkerParts
 from retter.process.worker_link import Kind, Message, received, send
@@ -429,7 +429,7 @@ def test_a_successor_that_ends_changes_nothing(stage: Stage) -> None:
     step(supervisor)
     assert stage.events("takeover-failed")[0]["exit_code"] == 2
     assert [worker.heard() for worker in stage.workers] == [[Message(Kind.OPEN_STORE)]] * 2
-    assert supervisor._fleet.phase(0) is Phase.SERVING
+    assert supervisor._fleet.phase(0) is WorkerPhase.SERVING
 
 
 def test_a_successor_that_takes_too_long_is_killed(stage: Stage) -> None:
