@@ -105,6 +105,39 @@ def test_it_serves_reloads_and_drains(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_it_holds_its_pages_back_until_it_is_known_whether_its_successor_may_show_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    """With `--shared`, too, where another object stands before the disk."""
+    seen: list[module.Worker] = []
+
+    class Seen(module.Worker):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            seen.append(self)
+
+    monkeypatch.setattr(module, "Worker", Seen)
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef" * 4)
+    options = {"shared": "redis://127.0.0.1:1", "shared_secret": str(secret)}
+
+    async def main() -> None:
+        supervisor = Supervisor(tmp_path / "store", **options)
+        async with serving(supervisor):
+            behind = seen[0]._shared_behind()
+            assert behind is not None and behind is not seen[0]._proxy._services.store.behind
+            supervisor.say(Kind.CLOSE_STORE)
+            assert (await supervisor.hears()).kind is Kind.CLOSED
+            assert behind.holds and not behind.closed
+            if alike:
+                supervisor.say(Kind.OPEN_STORE)
+            supervisor.say(Kind.DRAIN, HANDED_OVER)
+        assert not behind.holds and behind.closed is not alike
+
+    asyncio.run(main())
+
+
 def test_settings_that_do_not_fit_are_told() -> None:
     async def main() -> None:
         supervisor = Supervisor(store_memory_bytes=0, store_object_bytes_max=0)
