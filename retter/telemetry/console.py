@@ -16,7 +16,8 @@ _BETTER: Final = frozenset({"CLOSED", "HALF-OPEN"})  # states of the circuit
 _TROUBLE: Final = frozenset({"note", "busy", "bad"})  # tones of situations (admin/situation.py)
 
 # Other records say the same.
-SILENT: Final = frozenset({"application-absent", "application-back"})
+_SILENT: Final = frozenset({"application-absent", "application-back"})
+_SILENT_ROWS: Final = frozenset({"disk not used", "disk set aside", "shared store away"})
 
 
 def line(record: Record, at: float, *, colour: bool) -> str:
@@ -32,6 +33,14 @@ def line(record: Record, at: float, *, colour: bool) -> str:
     if colour:
         head = f"\x1b[{sgr}m{head}\x1b[0m" if sgr else f"\x1b[2m{head}\x1b[0m"
     return f"{head} {printable(sentence(record))}"
+
+
+def is_silent(record: Record) -> bool:
+    """Return whether another line tells a person the same."""
+    if record["event"] != "situation":
+        return record["event"] in _SILENT
+    row, now = record.get("row"), str(record.get("now"))
+    return row in _SILENT_ROWS or (row == "log lost" and now.startswith("The access log"))
 
 
 def shown_level(record: Record) -> str:

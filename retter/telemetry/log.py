@@ -90,7 +90,7 @@ def _console(colors: bool) -> list[Processor]:
     from retter.telemetry import console
 
     def render(_logger: object, _method: str, record: EventDict) -> str:
-        if record["event"] in console.SILENT:
+        if console.is_silent(record):
             raise structlog.DropEvent
         traceback = record.pop("exception", None)
         shown = console.line(record, time.time(), colour=colors)

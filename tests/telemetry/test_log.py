@@ -151,7 +151,17 @@ def test_what_another_line_says_is_left_out_at_a_terminal_only() -> None:
         stream = io.StringIO()
         log.configure(form, "info", stream)
         log.get_logger().warning("application-absent", error="refused")
-        assert stream.getvalue().count("\n") == lines
+        for row, now in (
+            ("log lost", "The access log is not written: full."),
+            ("disk not used", "The store on disk is not written: full."),
+        ):
+            log.get_logger().warning("situation", row=row, now=now)
+        assert stream.getvalue().count("\n") == 3 * lines
+        log.get_logger().warning(
+            "situation", row="log lost", now="9 log lines could not be written."
+        )
+        log.get_logger().warning("situation", row="down", now="The application cannot be reached.")
+        assert stream.getvalue().count("\n") == 3 * lines + 2
 
 
 def test_colours_may_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
