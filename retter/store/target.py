@@ -276,7 +276,10 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
 
     This is true for a logout, because a stored page would not end the session. It is also true for
     a target with a token that works once, and for those that the operator names (`--never-store`).
+    Too many parameters are not read: any of them may be one of these.
     """
+    if len(target) > PARAMETERS_MAX and _too_many_parameters(target):
+        return True
     lower = target.lower()
     if _may_change(lower):
         path, _, query = lower.partition(b"?")

@@ -195,6 +195,14 @@ def test_what_names_a_logout_or_a_token_is_not_answered_from_the_store(
     assert changes_something(target, RULES) is changes
 
 
+@pytest.mark.parametrize("param", [b"srf&", b"a&", b"a-;_token", b"logou;"])
+def test_too_many_parameters_are_not_read(param: bytes) -> None:
+    """Nothing is stored for such a target, so nothing of it has to be known."""
+    target = b"/?" + param * 4000
+    assert changes_something(target, RULES)
+    assert instructions_of(lambda: changes_something(target, RULES)) < 1000
+
+
 @pytest.mark.parametrize(
     "target",
     [

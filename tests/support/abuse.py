@@ -169,6 +169,7 @@ REQUESTS: dict[str, Make] = {
     "an encoded parameter": _target(lambda n: b"%41"),
     "plus signs": _target(lambda n: b"+"),
     "sessions in the URL": _target(lambda n: b"PHPSESSID%d=1&" % n),
+    "parts of nonces in the URL": _target(lambda n: b"srf&"),
     "nonces in the URL": _target(lambda n: b"nonc%d=nonce&" % n),
     "logouts in the URL": _target(lambda n: b"logou&"),
     "slashes": _target(lambda n: b"/", b"/"),
@@ -265,6 +266,7 @@ RESPONSES: dict[str, Make] = {
     "sessions set": _set_cookies(lambda size: _SESSION + b"; a" * (size // 4)),
     "attributes": _set_cookies(lambda size: _SESSION + b"; a" * (size // 3), 1),
     "a long session set": _set_cookies(lambda size: b"PHPSESSID=" + b"a1" * (size // 2), 1),
+    "percent signs in a cookie set": _set_cookies(lambda size: b"a=" + b"%" * size, 1),
     "cookies set": _set_cookies(lambda size: b"a=b" * (size // 3)),
     "parts of a cookie in the page": lambda octets: response(
         b"Set-Cookie: PHPSESSID=" + b"aaaaaaa1" * 500 + b"\r\n", b"aaaaaaa1 " * (octets // 9)
