@@ -28,9 +28,14 @@ from retter.store.write_behind import COMMIT_BYTES
 LmdbError: Final = lmdb.Error
 
 FILE: Final = "data.mdb"
+LOCK_FILE: Final = "lock.mdb"
 
 # Threads that may read at the same time: two of each process, and of `retter store`.
 READERS_MAX: Final = 32
+
+# In lock.mdb: of each reader, and of what stands before them (mdb.c: MDB_reader, MDB_txninfo).
+READER_BYTES: Final = 64
+READERS_AT_MAX: Final = 1024
 
 # Size of the map, in addition to twice the entries: trees, lists of free pages, one commit.
 MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
@@ -89,9 +94,10 @@ class Environment:
         self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
         self.readonly = readonly
         self._path = os.path.join(folder, FILE)
+        _reserve_lock(os.path.join(folder, LOCK_FILE), readers_max)
         try:
             self._env = lmdb.open(
-                folder,
+                os.fsencode(folder),  # of a text that is not UTF-8, it can make nothing
                 map_size=0 if readonly else self.map_bytes,  # 0: the size that its writer chose
                 max_dbs=8,
                 max_readers=readers_max,
@@ -210,6 +216,26 @@ class Environment:
     def sync(self) -> None:
         """Wait until everything is on disk."""
         self._env.sync(True)
+
+
+def _reserve_lock(path: str, readers_max: int) -> None:
+    """Have room on the disk for the file in which LMDB notes who reads.
+
+    LMDB writes to it through a map. If the disk is full, that raises a signal (SIGBUS) which kills
+    the process, and no exception.
+
+    Raises:
+        OSError: There is no room.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # LMDB says why, or needs none: on a read-only file system
+    try:
+        if not os.fstat(fd).st_size:
+            os.posix_fallocate(fd, 0, READERS_AT_MAX + readers_max * READER_BYTES)
+    finally:
+        os.close(fd)
 
 
 def figure(txn: Any, meta: Any, name: bytes) -> int:

@@ -31,6 +31,13 @@ DATA: Final = "data.mdb"
 SECRET: Final = "secret"
 SECRET_BYTES: Final = 32
 
+# The files of the folder, and how the names of those of workers begin (shared_opening.py).
+_OWN: Final = frozenset((
+    DATA, "broken", "drops", "fault", "history", "learnt", "lineages", "lock", "lock.mdb",
+    "reading", SECRET,
+))  # fmt: skip
+_OWN_BEGIN: Final = "drops-"
+
 # On these file systems, a mapped file may change, or a lock may be valid on one machine only.
 _REMOTE: Final = frozenset((
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
@@ -103,7 +110,7 @@ class Folder:
             os.makedirs(self.path, 0o700, exist_ok=True)
             with contextlib.suppress(PermissionError):  # a volume of another user
                 os.chmod(self.path, 0o700)
-            self._look_for_pipes(path)
+            self._look_at_files(path)
             self._lock(path)
             self._look_for_faults()
         except OSError as error:
@@ -113,13 +120,19 @@ class Folder:
             self.close()
             raise
 
-    def _look_for_pipes(self, shown: str) -> None:
-        """Refuse a folder with a named pipe: opening one waits for ever for its other end."""
+    def _look_at_files(self, shown: str) -> None:
+        """Refuse a folder with a named pipe: who opens one waits for ever for its other end.
+
+        Files that others may read, as after a copy or from a backup, are closed to them.
+        """
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if stat.S_ISFIFO(entry.stat().st_mode):
                         raise ConfigError(f"store: {shown}/{entry.name} is a pipe; remove it")
+                    is_own = entry.name in _OWN or entry.name.startswith(_OWN_BEGIN)
+                    if is_own and entry.is_file(follow_symlinks=False):
+                        os.chmod(entry.path, 0o600)
 
     def _lock(self, shown: str) -> None:
         if self.lock_fd >= 0:

@@ -764,3 +764,45 @@ def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) 
     store.mkdir(mode=0o755)
     open_at(store, Clock()).close()
     assert store.stat().st_mode & 0o777 == 0o700
+
+
+def test_files_that_others_could_read_are_closed_to_them(tmp_path: Path) -> None:
+    """As after a copy, or from a backup. Files of others stay as they are."""
+    _store_pages(tmp_path)
+    (tmp_path / "drops-1").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "learnt").unlink(missing_ok=True)
+    (tmp_path / "learnt").symlink_to(tmp_path / "notes.txt")
+    for path in tmp_path.iterdir():
+        path.chmod(0o644)
+    shelf = open_at(tmp_path, Clock(NOW))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    shelf.close()
+    assert {modes.pop("notes.txt"), modes.pop("learnt")} == {0o644}
+    assert {"data.mdb", "lock.mdb", "secret", "drops", "lock", "reading"} <= set(modes)
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_a_path_that_is_no_text_is_a_path(tmp_path: Path) -> None:
+    """With LC_ALL=C, so is each path that is not ASCII."""
+    store = os.fsdecode(os.fsencode(tmp_path) + b"/k\xe4se \xff")
+    pages = _store_pages(Path(store))
+    assert _served(Path(store), pages) == pages
+
+
+def test_a_full_disk_without_the_file_of_readers_is_one_clear_line(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """LMDB makes that file and writes to its map, which would kill the process."""
+    pages = _store_pages(tmp_path)
+    (tmp_path / "lock.mdb").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", _no_space)
+        with pytest.raises(ConfigError, match=r"^store: .*: No space left on device$"):
+            open_at(tmp_path, Clock(NOW))
+    assert _served(tmp_path, pages) == pages, "there is room again"
+    file = (tmp_path / "lock.mdb").stat()
+    assert file.st_blocks * 512 >= file.st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", _no_space)
+        assert _served(tmp_path, pages) == pages, "the file has its room"
