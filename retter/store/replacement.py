@@ -8,17 +8,9 @@ from retter.store.policy import Identity
 from retter.store.record import (
     AGE_MAX,
     BODY,
-    CODING,
-    FORMS,
-    GIVEN_TO,
     HEAD,
-    INCOMPLETE,
-    OTHERS_AT,
-    RECEIVED_AGE,
     SOFT,
-    STORED_AT,
     STORED_BY,
-    SUPERSEDED,
     VARIANT_KEY,
     VARY_NAMES,
     WITHDRAWN,
@@ -46,31 +38,35 @@ def given_again(
     Age, Date and Expires are not compared: most applications send another Date each second. The
     record gets the new head object, which other responses may share.
     """
-    old = slot[0]
+    # All fields in their order (StoredResponse): to take the record apart and to put another one
+    # together saves 5,000 of 78,000 instructions of the processor, beside slices of it.
+    (
+        status, old_head, kept, coding, etag, last_modified, stored_at, _, _, no_store, age_max_s,
+        variant_key, vary_names, vary, _, size, forms, was_incomplete, public, soft, generation,
+        stored_by, given_to, others_at, _,
+    ) = slot[0]  # fmt: skip
     head = response.stored
     if not (
-        old[BODY] == body
+        kept == body
         and len(slot) == 1
-        and not old[VARY_NAMES]
-        and old[VARIANT_KEY] == identity.variant_key
-        and old[INCOMPLETE] is incomplete
+        and not vary_names
+        and variant_key == identity.variant_key
+        and was_incomplete is incomplete
         # New settings may have changed these.
-        and old[AGE_MAX] == facts.age_max_s
-        and ((old[FORMS] is None) is not response.compressible or old[CODING])
+        and age_max_s == facts.age_max_s
+        and ((forms is None) is not response.compressible or coding)
     ):
         return None
-    forms = old[FORMS]
-    if old[HEAD] is not head and old[HEAD] != head:
-        if not differ_only_in_times(old[HEAD], head):
+    if old_head is not head and old_head != head:
+        if not differ_only_in_times(old_head, head):
             return None
         if forms:
             forms = tuple([(name, _of_time(form, head)) for name, form in forms])
     return (
-        old[0], head, *old[BODY:STORED_AT],
-        now, age_s, superseded,
-        *old[SUPERSEDED + 1 : RECEIVED_AGE], facts.received_age_s,
-        *old[RECEIVED_AGE + 1 : FORMS], forms, *old[FORMS + 1 : GIVEN_TO],
-        client, old[OTHERS_AT] if old[GIVEN_TO] == client else old[STORED_AT], identity.asked,
+        status, head, kept, coding, etag, last_modified, now, age_s, superseded, no_store,
+        age_max_s, variant_key, vary_names, vary, facts.received_age_s, size, forms, incomplete,
+        public, soft, generation, stored_by, client,
+        others_at if given_to == client else stored_at, identity.asked,
     )  # fmt: skip
 
 
