@@ -33,6 +33,9 @@ class Framing(Enum):
     CLOSE = "close"  # a response that ends when the connection closes
 
 
+_NO_VALUES: list[bytes] = []  # of heads without a form
+
+
 def field_lines(fields: list[tuple[bytes, bytes]]) -> bytes:
     """Return field lines as they are sent (RFC 9112 section 5)."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
@@ -49,24 +52,44 @@ def _combined(fields: Fields, name: bytes) -> bytes:
     return b", ".join([value for field_name, value in fields if field_name == name])
 
 
+class HeadForm:
+    """What heads of one form have in common (request_parser.py): it makes the rest from values."""
+
+    __slots__ = ()
+
+    def fields(self, values: list[bytes]) -> Fields:
+        """Return `RequestHead.fields` of the head with these values."""
+        raise NotImplementedError
+
+    def forward(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
+        """Return `RequestHead.forward` of the head with these values."""
+        raise NotImplementedError
+
+    def soft(self, values: list[bytes]) -> Soft:
+        """Return `RequestHead.soft` of the head with these values."""
+        raise NotImplementedError
+
+
 @dataclass(slots=True, eq=False, init=False)
 class RequestHead:
-    """A request's head, validated, with its framing and its bytes ready for the application."""
+    """A request's head, validated, with its framing and its bytes ready for the application.
+
+    A head of a known form keeps its values, and makes `fields`, `forward` and `soft` of them when
+    they are first read. Most requests need no `fields`, and those that are answered from the store
+    no `forward`: that saves 4,000 of 207,000 instructions of the processor for a new head that is
+    forwarded, 6,500 of 126,000 for one that is answered from the store.
+    """
 
     method: bytes
     target: bytes  # origin-form (absolute-form is rewritten) or "*", bytes untouched
     http11: bool
     host: bytes  # the requested authority, as sent; b"" for HTTP/1.0 without Host
-    fields: Fields  # all of them, hop-by-hop ones too
     framing: Framing  # NONE, LENGTH or CHUNKED
     content_length: int  # octets; 0 unless framing is LENGTH
     keep_alive: bool  # the client allows a persistent connection (RFC 9112 section 9.3)
     expect_continue: bool
     upgrade: bytes  # the Upgrade field if Connection names it, else b""
     conditional: bool  # has conditions or a range (RFC 9110 sections 13 and 14)
-    forward: bytes  # request line and end-to-end fields for the application, CRLF-ended;
-    # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
-    # empty line, which depend on the connection
     identity_fields: Fields  # the fields that may identify the client (owner.py)
     variant_key: bytes  # separates variants of the response (variants.py); usually b""
     country: bytes  # of the client, according to a trusted CDN; b"" is unknown
@@ -75,6 +98,10 @@ class RequestHead:
     accepts_events: bool  # Accept names an event stream and nothing else
     # The meaning of those fields, computed at the first use (variants.soft_of).
     soft: Soft | None = field(init=False, compare=False)
+    form: HeadForm | None  # of which `values` are; None: `fields` and `forward` are made
+    values: list[bytes]
+    made_fields: Fields | None
+    made_forward: bytes  # b"": not made yet. To read it first saves the hot path a call
 
     # Written by hand, as in other classes with an instance for each request: a constructor that
     # `dataclass` generates is not compiled (setup.py), and that of a named tuple takes twice as
@@ -85,7 +112,7 @@ class RequestHead:
         target: bytes,
         http11: bool,
         host: bytes,
-        fields: Fields,
+        fields: Fields | None,
         framing: Framing,
         content_length: int,
         keep_alive: bool,
@@ -99,19 +126,21 @@ class RequestHead:
         ids: tuple[bytes, ...] = (),
         soft_at: tuple[int, ...] = (),
         accepts_events: bool = False,
+        form: HeadForm | None = None,
+        values: list[bytes] = _NO_VALUES,
     ) -> None:
         self.method = method
         self.target = target
         self.http11 = http11
         self.host = host
-        self.fields = fields
+        self.made_fields = fields
         self.framing = framing
         self.content_length = content_length
         self.keep_alive = keep_alive
         self.expect_continue = expect_continue
         self.upgrade = upgrade
         self.conditional = conditional
-        self.forward = forward
+        self.made_forward = forward
         self.identity_fields = identity_fields
         self.variant_key = variant_key
         self.country = country
@@ -119,6 +148,37 @@ class RequestHead:
         self.soft_at = soft_at
         self.accepts_events = accepts_events
         self.soft = None
+        self.form = form
+        self.values = values
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, hop-by-hop ones too."""
+        fields = self.made_fields
+        if fields is None:
+            assert self.form is not None, "fields or a form that makes them"
+            fields = self.made_fields = self.form.fields(self.values)
+        return fields
+
+    @property
+    def forward(self) -> bytes:
+        """Request line and end-to-end fields for the application, CRLF-ended.
+
+        forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the empty line, which depend
+        on the connection.
+        """
+        if not self.made_forward and self.form is not None:
+            self.made_forward = self.form.forward(self.method, self.target, self.values)
+        return self.made_forward
+
+    def with_target(self, target: bytes) -> "RequestHead":
+        """Return the head of a request that asks for another target; not to be forwarded."""
+        return RequestHead(
+            self.method, target, self.http11, self.host, self.fields, self.framing,
+            self.content_length, self.keep_alive, self.expect_continue, self.upgrade,
+            self.conditional, b"", self.identity_fields, self.variant_key, self.country, self.ids,
+            self.soft_at, self.accepts_events,
+        )  # fmt: skip
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -11,7 +11,6 @@ and adds fields on the way to the application.
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from operator import itemgetter
 
 import h11
 
@@ -37,7 +36,15 @@ from retter.http.hop_by_hop import (
     too_many_members,
 )
 from retter.http.known_names import ADDRESS_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
-from retter.http.message import COMMA, Fields, Framing, RequestHead, field_lines
+from retter.http.message import (
+    COMMA,
+    Fields,
+    Framing,
+    HeadForm,
+    RequestHead,
+    Soft,
+    field_lines,
+)
 from retter.http.templates import (
     FORM_BYTES_MAX,
     OWN_REQUEST_FIELDS,
@@ -48,9 +55,10 @@ from retter.http.templates import (
     Outline,
     form_cutter,
     lines_of,
+    picker,
     start_of,
 )
-from retter.http.variants import VariantRules, country, soft_places
+from retter.http.variants import VariantRules, country, soft_from, soft_places
 
 # forwarding.py writes these fields anew for every request, from the facts about the connection.
 # Proxy has no meaning in HTTP, but a CGI program would get it as HTTP_PROXY and send its own
@@ -154,20 +162,6 @@ def _accepts_events(fields: Fields) -> bool:
     return accepted[0].partition(b";")[0].rstrip(b" \t").lower() == b"text/event-stream"
 
 
-Picker = Callable[[Fields], Fields]
-
-
-def _picker(places: Sequence[int]) -> Picker:
-    """Return a function that picks the fields at these places.
-
-    It does so in one call, where a loop takes 5 for each field.
-    """
-    if len(places) > 1:
-        return itemgetter(*places)
-    # itemgetter returns a single item without a tuple, and does not allow zero items.
-    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
-
-
 # Fields that need an evaluation before the store answers. Only the application evaluates If-Match,
 # but it may contain a tag that RETTER has weakened.
 _CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
@@ -226,7 +220,7 @@ def _unseen(
     return unseen
 
 
-class _RequestForm:
+class _RequestForm(HeadForm):
     """The meaning of a form of requests, for all values that may be filled in.
 
     Args:
@@ -241,24 +235,29 @@ class _RequestForm:
     """
 
     __slots__ = (
+        "_accepts_events",
+        "_conditional",
+        "_country",
         "_fields",
+        "_has_identity",
+        "_host",
+        "_id_places",
+        "_identity",
+        "_identity_at",
+        "_keep_alive",
         "_lines",
         "_own",
         "_seen",
+        "_soft",
+        "_soft_at",
+        "_soft_read",
+        "_soft_values",
+        "_template",
+        "_variant_key",
         "_variant_rules",
-        "accepts_events",
-        "conditional",
-        "country",
-        "host",
-        "id_places",
-        "identity_fields",
-        "keep_alive",
         "needs_full_parse",
         "octets",
         "outline",
-        "soft_at",
-        "template",
-        "variant_key",
     )
 
     def __init__(
@@ -294,31 +293,40 @@ class _RequestForm:
         # Fields that the application does not get have no meaning.
         unseen = _unseen(present, ends_here, trusted)
         seen = [at for at, name in enumerate(names) if name not in unseen]
-        self._seen = _picker(seen)
-        self.identity_fields = _picker([at for at in seen if is_identity_field(names[at])])
-        self.soft_at = soft_places(names)
-        self.accepts_events = _accepts_events(fields)
-        self.id_places: list[int] = []
-        self.country = b""
+        self._seen = picker(seen)
+        identity = [at for at in seen if is_identity_field(names[at])]
+        self._identity = picker(identity)
+        # Nearly always a Cookie line, or nothing: its place among the values, -1 if it is more.
+        self._has_identity = bool(identity)
+        self._identity_at = -1
+        if len(identity) == 1 and names[identity[0]] == b"cookie" and identity[0] in own:
+            self._identity_at = own.index(identity[0])
+        self._soft_at = soft_places(names)
+        self._soft_values = picker([own.index(at) for at in self._soft_at if at in own])
+        self._soft: Soft | None = None  # of the last head, and the values that it was read from
+        self._soft_read: object = None
+        self._accepts_events = _accepts_events(fields)
+        self._id_places: list[int] = []
+        self._country = b""
         if trusted:
-            self.country = country(self._seen(fields))
+            self._country = country(self._seen(fields))
         elif not _REQUEST_IDS.isdisjoint(present):
-            self.id_places = [at for at in seen if names[at] in _REQUEST_IDS]
+            self._id_places = [at for at in seen if names[at] in _REQUEST_IDS]
         self._variant_rules = variant_rules
         # Computed once, unless it depends on the values that are filled in.
         counted = variant_rules.counted
         variant_places = [at for at in seen if names[at] in counted]
-        self.variant_key: bytes | None = None
+        self._variant_key: bytes | None = None
         if all(values[at] is not None for at in variant_places):
             variants = tuple([fields[at] for at in variant_places])
-            self.variant_key = variant_rules.variant_key(variants)
-        self.host = (hosts[0] if len(hosts) == 1 else None) or b""
-        self.keep_alive = b"close" not in connections
-        self.conditional = not _CONDITIONS.isdisjoint(present)
+            self._variant_key = variant_rules.variant_key(variants)
+        self._host = (hosts[0] if len(hosts) == 1 else None) or b""
+        self._keep_alive = b"close" not in connections
+        self._conditional = not _CONDITIONS.isdisjoint(present)
         # Some lines change the meaning of others: then all of them are checked for each request.
         self.needs_full_parse = (
             len(hosts) != 1
-            or not host_is_valid(self.host)
+            or not host_is_valid(self._host)
             or not SIMPLE_CONNECTION.issuperset(connections)
             or names_a_field(connections, names)
             or not _JUDGED_IN_REQUESTS.isdisjoint(present)
@@ -330,22 +338,69 @@ class _RequestForm:
                 (name, codings.get(at, value)) for at, (name, value) in enumerate(lines)
             ]
         kept = present - unseen - ends_here
-        self.template = HeadTemplate(
+        self._template = HeadTemplate(
             forwarded_lines,
             [name in kept for name in names],
-            b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
+            b"X-Forwarded-Host: %b\r\n" % self._host if self._host else b"",
+        )
+
+    def filled_in(self, method: bytes, target: bytes, values: list[bytes]) -> RequestHead:
+        """Return the head of this form with these values, if it needs no full parse."""
+        variant_key = self._variant_key
+        if variant_key is None:
+            variant_key = self._variant_rules.variant_key(self._seen(self.fields(values)))
+        return RequestHead(
+            method,
+            target,
+            True,
+            self._host,
+            None,
+            _NO_BODY,
+            0,
+            self._keep_alive,
+            False,
+            b"",
+            self._conditional,
+            b"",
+            self._identity_fields(values),
+            variant_key,
+            self._country,
+            self._ids(values) if self._id_places else (),
+            self._soft_at,
+            self._accepts_events,
+            self,
+            values,
         )
 
     def fields(self, values: list[bytes]) -> Fields:
-        """Return the fields with these values."""
         fields = self._fields.copy()
         for at, name, index in self._own:
             fields[at] = (name, values[index])
         return tuple(fields)
 
-    def filled_in_variant_key(self, fields: Fields) -> bytes:
-        """Return the variant key of a form whose variant key depends on the filled-in values."""
-        return self._variant_rules.variant_key(self._seen(fields))
+    def forward(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
+        return self._template.fill(b"%b %b HTTP/1.1\r\n" % (method, target), values)
+
+    def soft(self, values: list[bytes]) -> Soft:
+        read, soft = self._soft_values(values), self._soft
+        if soft is None or read != self._soft_read:  # most browsers of a form say the same
+            soft = self._soft = soft_from(self.fields(values), self._soft_at, self._country)
+            self._soft_read = read
+        return soft
+
+    def _identity_fields(self, values: list[bytes]) -> Fields:
+        """Return the fields that may identify the client."""
+        if self._identity_at >= 0:
+            return ((b"cookie", values[self._identity_at]),)
+        if not self._has_identity:
+            return ()
+        identity: Fields = self._identity(self.fields(values))
+        return identity
+
+    def _ids(self, values: list[bytes]) -> tuple[bytes, ...]:
+        """Return the request ids that the client may have chosen."""
+        fields = self.fields(values)
+        return tuple([fields[at][1] for at in self._id_places])
 
     def raw(self, fields: Fields) -> list[tuple[bytes, bytes]]:
         """Return the filled-in fields with the names as sent."""
@@ -404,71 +459,67 @@ class RequestParser:
         Raises:
             DownstreamError: With the status that the client gets.
         """
+        return self.parse_plain(head) or self._parse_new(head)
+
+    def parse_plain(self, data: bytes) -> RequestHead | None:
+        """Do the same for bytes that may be one whole head; None if that is not plain to see.
+
+        It is if the bytes have a form that is at hand. So the caller need not look for the end of a
+        head in them, which takes 2,500 instructions of the processor.
+        """
+        lines = data.split(b"\r\n")
+        latest = self._latest.get((len(lines), lines[3] if len(lines) > 3 else b""))
+        if latest is None or len(lines[0]) > self._target_bytes_max:
+            return None
+        alone = len(latest) == 1
+        for form in latest:
+            if alone or form.outline.fits(lines):
+                values = form.outline.values(data, lines)
+                if values is not None:
+                    break
+        else:
+            return None
+        start = start_of(lines[0])
+        return None if start is None else self._filled_in(data, form, *start, values)
+
+    def _parse_new(self, head: bytes) -> RequestHead:
+        """Parse a head whose form is not at hand, or whose lines change each other's meaning."""
         memo = self._forms
-        # A head of plain lines, as far as is known here.
         lines = head.split(b"\r\n")
+        match = REQUEST_LINE.fullmatch(lines[0])
+        if (
+            memo is None
+            or match is None
+            or len(lines) - 3 > self._fields_max
+            or len(lines[0]) > self._target_bytes_max
+        ):
+            return self.parse_by_h11(head)
+        pieces = _cut_request(head[len(lines[0]) : -2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        form = self._form_of(pieces, memo)
+        if form is None:
+            return self.parse_by_h11(head)
         # Browsers differ in their third field, and what they ask for in the number of fields.
         kind = len(lines), lines[3] if len(lines) > 3 else b""
-        form: _RequestForm | None = None
-        values: list[bytes] | None = None
-        latest = self._latest.get(kind)
-        if latest is not None:
-            alone = len(latest) == 1
-            for form in latest:
-                if alone or form.outline.fits(lines):
-                    values = form.outline.values(head, lines)
-                    if values is not None:
-                        break
-        start = start_of(lines[0]) if values is not None else None
-        if form is None or start is None or values is None:
-            match = REQUEST_LINE.fullmatch(lines[0])
-            if memo is None or match is None or len(lines) - 3 > self._fields_max:
-                return self.parse_by_h11(head)
-            pieces = _cut_request(head[len(lines[0]) : -2])
-            values = pieces[2::3]
-            del pieces[2::3]
-            form = self._form_of(pieces, memo)
-            if form is None:
-                return self.parse_by_h11(head)
-            if form not in self._latest.get(kind, ()):
-                self._have_at_hand(kind, form)
-            start = match[1], match[2]
-        if len(lines[0]) > self._target_bytes_max:
-            return self.parse_by_h11(head)
-        method, target = start
-        fields = form.fields(values)
-        variant_key = form.variant_key
-        if variant_key is None:
-            variant_key = form.filled_in_variant_key(fields)
+        if form not in self._latest.get(kind, ()):
+            self._have_at_hand(kind, form)
+        return self._filled_in(head, form, match[1], match[2], values)
+
+    def _filled_in(
+        self, head: bytes, form: _RequestForm, method: bytes, target: bytes, values: list[bytes]
+    ) -> RequestHead:
         if form.needs_full_parse or method in _REFUSED_METHODS:
             try:
                 if not too_many_members(head):
+                    fields = form.fields(values)
                     return self._head(method, target, True, form.raw(fields), fields)
             except DownstreamError:
                 # If there are several faults, h11 may report another one first. All errors come
                 # from `parse_by_h11`, so a client cannot find out which forms RETTER remembers.
                 pass
             return self.parse_by_h11(head)
-        return RequestHead(
-            method,
-            target,
-            True,
-            form.host,
-            fields,
-            _NO_BODY,
-            0,
-            form.keep_alive,
-            False,
-            b"",
-            form.conditional,
-            form.template.fill(lines[0] + b"\r\n", values),
-            form.identity_fields(fields),
-            variant_key,
-            form.country,
-            tuple([fields[at][1] for at in form.id_places]) if form.id_places else (),
-            form.soft_at,
-            form.accepts_events,
-        )
+        return form.filled_in(method, target, values)
 
     def _have_at_hand(self, kind: tuple[int, bytes], form: _RequestForm) -> None:
         if form.octets > FORM_BYTES_MAX:

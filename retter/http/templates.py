@@ -13,7 +13,7 @@ ways can differ only in cost; tests/http/test_templates.py compares their result
 import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from retter.http.memo import Memo
 from retter.http.message import SLASH
@@ -149,6 +149,17 @@ class HeadTemplate:
         return b"".join(pieces)
 
 
+def picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
+    """Return a function that picks the items at these places of a sequence, as a sequence.
+
+    It does so in one call, where a loop takes 5 for each item.
+    """
+    if len(places) > 1:
+        return itemgetter(*places)
+    # itemgetter returns a single item without a tuple, and does not allow zero items.
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
 class Outline:
     """The bytes of a form around its values: reads a head of this form without a pattern.
 
@@ -176,7 +187,7 @@ class Outline:
         lines = b"".join(self._pieces).split(b"\r\n")
         own = {line for line, _ in self._places}
         constant = [at for at in range(1, self._size) if at not in own]
-        self._constant = itemgetter(*constant)  # two at least: the end of a head
+        self._constant = picker(constant)  # two at least: the end of a head
         self._texts = self._constant(lines)
 
     def fits(self, lines: list[bytes]) -> bool:
@@ -191,7 +202,9 @@ class Outline:
         """Return the values in a head, which is split at each CRLF; None if its form is another."""
         if len(lines) != self._size:
             return None
-        values = [lines[line][at:].strip() for line, at in self._places]
+        values: list[bytes] = []
+        for line, at in self._places:  # not a comprehension: that would be a call
+            values.append(lines[line][at:].strip())
         pieces = self._pieces.copy()
         pieces[0] = lines[0]
         pieces[2::2] = values
@@ -217,8 +230,10 @@ def start_of(line: bytes) -> tuple[bytes, bytes] | None:
 
     It knows the usual methods alone, and takes half of what the pattern takes.
     """
-    method, _, rest = line.partition(b" ")
-    target, _, version = rest.rpartition(b" ")
+    words = line.split(b" ")
+    if len(words) != 3:
+        return None
+    method, target, version = words
     if (
         version == b"HTTP/1.1"
         and target

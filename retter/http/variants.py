@@ -159,21 +159,27 @@ def soft_of(request: RequestHead) -> Soft:
     """Return the language, device and country of a request; computed once for each head."""
     soft = request.soft
     if soft is None:
-        soft = request.soft = _soft_of(request)
+        form = request.form
+        if form is not None:
+            soft = form.soft(request.values)
+        else:
+            soft = soft_from(request.fields, request.soft_at, request.country)
+        request.soft = soft
     return soft
 
 
-def _soft_of(request: RequestHead) -> Soft:
-    if not request.soft_at:
-        return _soft(b"", b"", False, request.country[:_READ_BYTES_MAX])
-    fields = request.fields
-    languages_at, agent_at, mobile_at = request.soft_at
+def soft_from(fields: Fields, soft_at: tuple[int, ...], country: bytes) -> Soft:
+    """Do the same as `soft_of` for fields and the places of those that matter (`soft_places`)."""
+    country = country[:_READ_BYTES_MAX]
+    if not soft_at:
+        return _soft(b"", b"", False, country)
+    languages_at, agent_at, mobile_at = soft_at
     languages = fields[languages_at][1][:_READ_BYTES_MAX] if languages_at >= 0 else b""
     agent = b""
     if agent_at >= 0:
         agent = fields[agent_at][1][:_READ_BYTES_MAX] or b" "  # present, but empty
     is_mobile = mobile_at >= 0 and fields[mobile_at][1] == b"?1"
-    return _soft(languages, agent, is_mobile, request.country[:_READ_BYTES_MAX])
+    return _soft(languages, agent, is_mobile, country)
 
 
 # Browsers send some hundreds of different values, and stored responses share the results.

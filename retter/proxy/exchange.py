@@ -391,7 +391,8 @@ class Exchange(Work):
             self.stage = _SENT
             connection.request_complete = True
             self.deadline = now + services.settings.upstream_timeout_s
-            data = request.forward + self._forwarding.end_of_head(request)
+            forward = request.made_forward or request.forward
+            data = forward + self._forwarding.end_of_head(request)
             connection.send(self, request.method, data)
 
     def keep_from_store(self) -> None:

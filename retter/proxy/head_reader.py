@@ -169,6 +169,34 @@ class HeadReader:
         if self._tickets and head_bytes.find(TICKET_NAME) >= 0:
             plain_bytes, ticket = without_ticket(head_bytes)
         head = self.request_parsers[trusted].parse(plain_bytes)
+        return self._meaning(head_bytes, head, memo, proto, forwarding, ticket)
+
+    def parse_plain(
+        self,
+        data: bytes,
+        memo: HeadMemo[ParsedRequest],
+        proto: bytes,
+        forwarding: ForwardingFields,
+    ) -> ParsedRequest | None:
+        """Do the same for bytes that may be one whole head; None if that is not plain to see."""
+        if self.look_around is not None:
+            self.look_around()
+        if self._tickets and data.find(TICKET_NAME) >= 0:
+            return None
+        head = self.request_parsers[forwarding.trusted].parse_plain(data)
+        if head is None:
+            return None
+        return self._meaning(data, head, memo, proto, forwarding, b"")
+
+    def _meaning(
+        self,
+        head_bytes: bytes,
+        head: RequestHead,
+        memo: HeadMemo[ParsedRequest],
+        proto: bytes,
+        forwarding: ForwardingFields | None,
+        ticket: bytes,
+    ) -> ParsedRequest:
         # The application may answer http with a redirect to https, which would send a client
         # of https round in circles.
         apart = b"https" if proto == b"https" else b""

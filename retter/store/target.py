@@ -8,7 +8,6 @@ numbers of articles, of pages and of moments.
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from retter.base.limits import PARAMETER_ESCAPES_MAX, PARAMETERS_MAX
@@ -197,7 +196,7 @@ class Targets:
         names = [param.partition(b"=")[0] for param in key.partition(b"?")[2].split(b"&")]
         if any(name.translate(None, _DIGITS) != name for name in names):
             return None
-        other = replace(request, target=key.translate(_DIGITS_CHANGED))
+        other = request.with_target(key.translate(_DIGITS_CHANGED))
         route = _route_around(key, target.route, other.target, self._route_of(other))
         if route is None:
             return None

@@ -11,6 +11,7 @@ from retter.http.message import Framing, RequestHead, ResponseHead
 from retter.http.read_buffer import end_of_head
 from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser, parse_response
+from retter.http.variants import soft_of
 from tests.support.compiled import attributes
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
@@ -504,3 +505,59 @@ def test_a_head_that_is_parsed_once_is_not_parsed_again() -> None:
         assert body_of(client.received()) == b"%d" % n
     memo = proxy.services.heads.request_memos[False, b"http"]
     assert len(memo) == 1
+
+
+def test_language_and_device_of_heads_of_one_form() -> None:
+    """They are remembered from head to head: each has its own, as h11 reads it."""
+    reads = parser()
+    said = [
+        ("de", "Mozilla/5.0 (X11)"),
+        ("de", "Mozilla/5.0 Mobile"),
+        ("", "curl/8"),
+        ("fr-CH, en", ""),
+    ]
+    for language, agent in [*said, *said, said[0], said[0], said[2]]:
+        lines = [
+            "GET / HTTP/1.1",
+            "Host: a",
+            f"User-Agent: {agent}",
+            f"Accept-Language: {language}",
+        ]
+        head = "\r\n".join([*lines, "Accept: */*", "\r\n"]).encode()
+        assert soft_of(reads.parse(head)) == soft_of(parser().parse_by_h11(head))
+
+
+def test_what_is_not_plainly_one_head() -> None:
+    reads = parser()
+    head = b"GET /one HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nAccept: */*\r\nReferer: /\r\n\r\n"
+    assert reads.parse_plain(head) is None  # its form is new
+    reads.parse(head)
+    parsed = reads.parse_plain(head.replace(b"/one", b"/two"))
+    assert parsed is not None and parsed.target == b"/two"
+    assert parsed.fields == reads.parse_by_h11(head).fields
+    changes = [
+        (b"b\r", b"b\n\r"), (b"b\r", b"b \r"), (b"b\r", b" b\r"), (b"b\r", b"b\0\r"),
+        (b"b\r", b"b\r\n\r\nGET /three HTTP/1.1\r"), (b"/one", b"/one /two"),
+        (b"/one ", b"/one\r\nX: y "), (b"/one", b"/#"), (b"/one", b"one"),
+        (b"User-Agent: ", b"User-Agent:"), (b"Host: a", b"Host: c"),
+    ]  # fmt: skip
+    others = [head.replace(old, new) for old, new in changes]
+    for other in (
+        *others,
+        head[:-1],
+        head[:-2],
+        head + b"x",
+        b"\r\n" + head,
+        head * 2,
+        b"",
+        b"\r\n",
+    ):
+        assert reads.parse_plain(other) is None, other
+
+
+def test_a_long_target_of_a_known_form() -> None:
+    reads = parser()
+    head = b"GET /%b HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nAccept: */*\r\n\r\n"
+    reads.parse(head % b"")
+    with pytest.raises(BadRequest):
+        reads.parse(head % (b"x" * 9000))

@@ -14,5 +14,7 @@ counts_lines = pytest.mark.skipif(is_compiled(), reason="counts lines of Python"
 
 
 def attributes(cls: Any) -> list[str]:
-    """Return the names of a dataclass's fields."""
-    return [field.name for field in fields(cls)]
+    """Return the names of a head's attributes: those of a form's head are made when read."""
+    how_made = {"form", "values", "made_fields", "made_forward", "soft"}
+    names = [field.name for field in fields(cls) if field.name not in how_made]
+    return [*names, "fields", "forward"] if "made_fields" in cls.__annotations__ else names
