@@ -480,7 +480,7 @@ class RequestParser:
         else:
             return None
         start = start_of(lines[0])
-        return None if start is None else self._filled_in(data, form, *start, values)
+        return None if start is None else self._filled_in(data, form, start[0], start[1], values)
 
     def _parse_new(self, head: bytes) -> RequestHead:
         """Parse a head whose form is not at hand, or whose lines change each other's meaning."""
