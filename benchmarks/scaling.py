@@ -120,6 +120,27 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def spread(ports: Sequence[int], serving: Sequence[int], connections: int) -> list[int]:
+    """Open so many connections, one after the other; return how many each process has got.
+
+    Under load this would say something else: on a machine that is full, some wait to be accepted.
+    """
+    idle = [descriptors(one) for one in serving]
+    with ExitStack() as stack:
+        for number in range(connections):
+            address = "127.0.0.1", ports[number % len(ports)]
+            stack.enter_context(socket.create_connection(address, timeout=START_S))
+        held, before = _more(serving, idle), list[int]()
+        while held != before:  # until all are accepted; a busy worker takes a while
+            time.sleep(0.5)
+            held, before = _more(serving, idle), held
+    return held
+
+
+def _more(serving: Sequence[int], idle: Sequence[int]) -> list[int]:
+    return [descriptors(one) - was for one, was in zip(serving, idle, strict=True)]
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -174,7 +195,7 @@ def measure(
             if b" 200 " not in fetch(port)[:20]:
                 raise SystemExit("the page is not stored")
             serving += children(pid) if workers > 1 else [pid]
-        idle = [descriptors(one) for one in serving]
+        held = spread(ports, serving, connections)
         before = [cpu_s(one) for one in serving]
         asking = [
             subprocess.Popen(
@@ -184,8 +205,6 @@ def measure(
             )
             for port in (ports if len(ports) > 1 else ports * clients)
         ]  # fmt: skip
-        time.sleep(seconds / 2)
-        held = [descriptors(one) - was for one, was in zip(serving, idle, strict=True)]
         said = [one.communicate(timeout=seconds + START_S)[0] for one in asking]
         after = [cpu_s(one) for one in serving]
     requests, took = 0, list[float]()
