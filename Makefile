@@ -29,7 +29,7 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 .DEFAULT_GOAL := help
 .PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting kills scaling simulate simulate-workers takeover overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
-	reference deb deb-test tutorial-test site dist dist-test requirements \
+	reference deb deb-test tutorial-test site dist dist-test test-wheel requirements \
 	clean distclean
 
 help: ## list these targets
@@ -215,6 +215,14 @@ dist-test: dist ## make those, and install the compiled wheel into a fresh envir
 	@$(PYTHON) -m venv --clear $(VENV)/dist/fresh
 	@$(VENV)/dist/fresh/bin/python -m pip --disable-pip-version-check -q install dist/*manylinux*.whl
 	@cd / && $(CURDIR)/$(VENV)/dist/fresh/bin/retter --version | tee /dev/stderr | grep -q compiled
+
+test-wheel: dist ## the whole test suite against the compiled wheel, installed into a fresh environment (LEVEL=0: quicker)
+	@rm -rf $(VENV)/dist/tested && mkdir -p $(VENV)/dist/tested
+	@tar -xzf dist/retter-*.tar.gz -C $(VENV)/dist/tested --strip-components=1
+	@rm -r $(VENV)/dist/tested/retter
+	@$(PYTHON) -m venv --clear $(VENV)/dist/fresh
+	@$(VENV)/dist/fresh/bin/python -m pip --disable-pip-version-check -q install "$$(echo dist/*manylinux*.whl)[test]"
+	cd $(VENV)/dist/tested && ../fresh/bin/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
 
 requirements: $(VENV)/.stamp-release ## pin what packages and the container install, with hashes: deploy/requirements.txt
 	CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile -q --generate-hashes --extra metrics \

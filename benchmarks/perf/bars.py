@@ -89,6 +89,8 @@ BARS: Final[Sequence[Bar]] = (
         measure=_cpu, against="nginx", limit=1.9),
     Bar(about="forwarding, forty kinds of heads: CPU to nginx that stores too",
         scenario="forward-64-mix", measure=_cpu, against="nginx-same-job", limit=0.8),
+    Bar(about="forwarding, heads repeat, on a busy machine: CPU to nginx", scenario="forward-busy",
+        measure=_cpu, against="nginx", limit=1.5, aim=1.3),
     Bar(about="forwarding: CPU to the naive h11 proxy", scenario="forward-64", measure=_cpu,
         against="naive-h11", limit=1 / 6),
     Bar(about="store, heads repeat: CPU to nginx use_stale", scenario="store-64", measure=_cpu,

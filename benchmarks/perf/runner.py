@@ -221,6 +221,7 @@ def measure(
             for entrant in all_entrants:
                 if scenario.watched and isinstance(entrant.peer, Retter) and entrant.peer.watched:
                     beside.enter_context(Watch(entrant.site.admin, cores.rest))
+            beside.enter_context(machine.burners(scenario.burners))
             for number in range(plan.rounds):
                 for entrant in list(all_entrants):
                     label = f"{scenario.name} {entrant.peer.name} {number + 1}/{plan.rounds}"

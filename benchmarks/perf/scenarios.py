@@ -56,6 +56,7 @@ class Scenario:
     retter_options: tuple[str, ...] = ()
     watched: bool = False  # a dashboard is open, and metrics are scraped every second
     waits_s: float = 0.0  # from when all was fetched until the application dies
+    burners: int = 0  # processes that only calculate, beside it: a busy machine
     retter_only: bool = False  # an option of RETTER is measured: no peer has it
     main: bool = False  # belongs to --quick
 
@@ -84,6 +85,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
              heads=Heads.UNSEEN, main=True),
     _forward(name="forward-64-mix", about="forty kinds of heads, 2,000 sessions, 500 pages by Zipf",
              heads=Heads.MIXED, main=True),
+    _forward(name="forward-busy", burners=2,
+             about="the same head each time, beside two processes that only calculate"),
     _forward(name="forward-1", about="one connection: added latency", connections=1, main=True),
     _forward(name="forward-512", about="512 connections", connections=512),
     _forward(name="forward-100b", about="100 B body", page="100b"),
