@@ -181,7 +181,10 @@ class DiskShelf:
         call would cost a tenth of it.
         """
         hot = self.hot.get(key)
-        if hot is None or now > hot.served_until:
+        if hot is None:
+            # A new page asks for several keys that are not there.
+            return None if key in self._absent else self._read_anew(key, now)
+        if now > hot.served_until:
             return self._read_anew(key, now)
         begun = perf_counter()
         reading = self._folder.reading
@@ -205,13 +208,9 @@ class DiskShelf:
         )
 
     def _read_anew(self, key: bytes, now: float) -> Found | None:
-        hot = self.hot.get(key)
+        hot = self.hot.get(key) or self._heated(key)
         if hot is None:
-            if key in self._absent:
-                return None
-            hot = self._heated(key)
-            if hot is None:
-                return None
+            return None
         begun = perf_counter()
         self._folder.enter(LOOP)
         try:
