@@ -1,5 +1,6 @@
 """The public interface: what `retter.__all__` names, and nothing that costs at import."""
 
+import ast
 import importlib.resources
 import subprocess
 import sys
@@ -26,8 +27,14 @@ def test_what_is_not() -> None:
 
 
 def test_everything_public_is_documented() -> None:
+    """In the source: of a class that is compiled nothing else has it."""
     for name in PUBLIC - {"__version__"}:
-        assert getattr(retter, name).__doc__, name
+        module = sys.modules[getattr(retter, name).__module__].__name__.partition(".")[2]
+        source = importlib.resources.files(retter).joinpath(*module.split(".")[:-1])
+        text = source.joinpath(module.rpartition(".")[2] + ".py").read_text()
+        (definition,) = [one for one in ast.parse(text).body if getattr(one, "name", "") == name]
+        assert isinstance(definition, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        assert ast.get_docstring(definition), name
 
 
 def test_the_import_alone_loads_no_loop() -> None:
