@@ -22,7 +22,6 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from retter.breaker import constants
-from retter.breaker.clients import Clients
 from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Asker, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
@@ -50,7 +49,6 @@ class Lanes(WaitingRoom):
         "_by_age",
         "_demand",
         "_given",
-        "_lines",
         "_serial",
         "_tickets",
         "_waited",
@@ -77,14 +75,9 @@ class Lanes(WaitingRoom):
 
     def add(self, permit: Permit, now: float) -> None:
         """Queue a permit."""
-        if not permit.is_get:
-            super().add(permit, now)
-            return
-        permit.phase = Phase.QUEUED
-        permit.queued_at = now
-        self._take_ticket(permit)
-        self._count(permit, 1)
-        self._lines[self._line_of(permit)].append(permit)
+        if permit.is_get:
+            self._take_ticket(permit)
+        super().add(permit, now)
 
     def _take_ticket(self, permit: Permit) -> None:
         if permit.ticket < 0:
@@ -97,16 +90,14 @@ class Lanes(WaitingRoom):
             self._serial += 1
             heappush(self._by_age, (permit.since, self._serial, permit))
 
-    @staticmethod
-    def _line_of(permit: Permit) -> int:
+    def _line_of(self, permit: Permit) -> int:
         lane = STRANGER if permit.lane == UNSORTED else permit.lane
         return 2 * lane + permit.has_stored
 
     def _count(self, permit: Permit, change: int) -> None:
-        self.waiting += change
-        if not permit.has_stored:
-            self.waiting_without_stored += change
-        self.counts[self._line_of(permit)] += change
+        super()._count(permit, change)
+        if permit.is_get:
+            self.counts[self._line_of(permit)] += change
 
     def sort(self, place_of: Callable[[Asker], Sorted], is_heavy: Callable[[Permit], bool]) -> None:
         """Examine the waiting requests again: those whose client is heavy now change their lane.
@@ -277,15 +268,6 @@ class Lanes(WaitingRoom):
             self._remove(chosen, Phase.ADMITTED)
         return chosen
 
-    def next_believed(self, clients: Clients, now: float) -> Permit | None:
-        """Take out the GET that has waited longest and whose client is not in doubt."""
-        for line in self._lines:
-            for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
-                if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
-                    self._remove(permit, Phase.ADMITTED)
-                    return permit
-        return None
-
     def expired(
         self,
         now: float,
@@ -294,17 +276,7 @@ class Lanes(WaitingRoom):
         with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
         """Take out the GETs whose wait has expired, and those that are too many: DONE."""
-        over: list[Permit] = []
-        for lane in _LANES:
-            self._take_older(self._lines[2 * lane], now - without_stored_s, over)
-            line = self._lines[2 * lane + 1]
-            self._take_older(line, now - with_stored_s(lane), over)
-            longest = with_stored_max(lane)
-            while line and self.ahead(lane, has_stored=True) > longest:
-                permit = line.pop()
-                if permit.phase is Phase.QUEUED:
-                    over.append(permit)
-                    self._remove(permit, Phase.DONE)
+        over = super().expired(now, without_stored_s, with_stored_s, with_stored_max)
         self._forget_used()
         return over
 
@@ -314,40 +286,9 @@ class Lanes(WaitingRoom):
             self._by_age = [one for one in self._by_age if self._is_in_turn(one[2])]
             heapify(self._by_age)
 
-    def release_gets(self, now: float, wait_s: float) -> None:
-        """Let GETs that have waited for `wait_s` go upstream."""
-        for line in self._lines:
-            self._release_older(line, now - wait_s)
-
-    def release(self, permit: Permit) -> None:
-        """Let a permit that has been taken out already go upstream."""
-        if not permit.is_get:
-            super().release(permit)
-            return
-        permit.phase = Phase.QUEUED
-        self._count(permit, 1)
-        self._released.append(permit)
-
-    def hold_without_stored(self, now: float) -> None:
-        """Hold the queued requests that have no stored response."""
-        super().hold_without_stored(now)
-        for lane in _LANES:
-            self._hold_all(self._lines[2 * lane], now)
-
-    def all_waiting(self) -> list[Permit]:
-        """Return all permits that are queued or held."""
-        waiting = [
-            permit for line in self._lines for permit in line if permit.phase is Phase.QUEUED
-        ]
-        return super().all_waiting() + waiting
-
     def _remove(self, permit: Permit, phase: Phase) -> None:
-        if not permit.is_get:
-            super()._remove(permit, phase)
-            return
-        permit.phase = phase
-        self._count(permit, -1)
-        if permit.ticket >= 0:
+        super()._remove(permit, phase)
+        if permit.is_get and permit.ticket >= 0:
             if phase is Phase.ADMITTED:
                 self._tickets.spend(permit.ticket)
             else:  # a held permit leaves too, and is queued again after the pause

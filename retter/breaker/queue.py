@@ -10,7 +10,7 @@ from itertools import islice
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
-from retter.breaker.permit import STRANGER, Permit, Phase
+from retter.breaker.permit import Permit, Phase
 
 # Entries of permits that left early may remain in the queue of held permits: this many, and one for
 # each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
@@ -22,10 +22,9 @@ class WaitingRoom:
 
     __slots__ = (
         "_held",
+        "_lines",
         "_others",
         "_released",
-        "_with_stored",
-        "_without_stored",
         "held",
         "others",
         "waiting",
@@ -34,8 +33,8 @@ class WaitingRoom:
 
     def __init__(self) -> None:
         self._others: deque[Permit] = deque()  # other methods: never rejected
-        self._without_stored: deque[Permit] = deque()
-        self._with_stored: deque[Permit] = deque()  # wait for a fresh response
+        # GETs without a stored response, and GETs that have one and wait for a fresh one.
+        self._lines: list[deque[Permit]] = [deque(), deque()]
         self._held: deque[Permit] = deque()  # until the end of a pause
         self._released: deque[Permit] = deque()  # go upstream, even without a place
         self.held = 0  # not counted in `waiting`
@@ -67,16 +66,20 @@ class WaitingRoom:
         """Queue a permit."""
         permit.phase = Phase.QUEUED
         permit.queued_at = now
-        self.waiting += 1
-        if permit.has_stored:
-            self._with_stored.append(permit)
-            return
-        self.waiting_without_stored += 1
-        if permit.is_get:
-            self._without_stored.append(permit)
-        else:
-            self.others += 1
-            self._others.append(permit)
+        self._count(permit, 1)
+        queue = self._lines[self._line_of(permit)] if permit.is_get else self._others
+        queue.append(permit)
+
+    def _line_of(self, permit: Permit) -> int:
+        """Return the index of the GET's queue: 2 * lane + has_stored, if there are lanes."""
+        return int(permit.has_stored)
+
+    def _count(self, permit: Permit, change: int) -> None:
+        self.waiting += change
+        if not permit.has_stored:
+            self.waiting_without_stored += change
+        if not permit.is_get:
+            self.others += change
 
     def next_other(self) -> Permit | None:
         """Take out the request with another method whose turn it is; it becomes ADMITTED."""
@@ -84,12 +87,12 @@ class WaitingRoom:
 
     def next_get(self) -> Permit | None:
         """Take out the GET whose turn it is; it becomes ADMITTED."""
-        return self._first_of(self._without_stored) or self._first_of(self._with_stored)
+        return self._first_of(self._lines[False]) or self._first_of(self._lines[True])
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
         """Take out the first GET, of those that wait longest, whose client is not in doubt."""
-        for queue in (self._without_stored, self._with_stored):
-            for permit in islice(queue, constants.LINE_LOOKED_AT_MAX):
+        for line in self._lines:
+            for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
                 if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
                     self._remove(permit, Phase.ADMITTED)
                     return permit
@@ -105,7 +108,7 @@ class WaitingRoom:
 
     def all_waiting(self) -> list[Permit]:
         """Return all permits that are queued or held."""
-        queues = (self._others, self._without_stored, self._with_stored, self._held, self._released)
+        queues = (self._others, *self._lines, self._held, self._released)
         return [
             permit
             for queue in queues
@@ -134,14 +137,16 @@ class WaitingRoom:
         first. If there are too many, the last ones are taken out.
         """
         over: list[Permit] = []
-        self._take_older(self._without_stored, now - without_stored_s, over)
-        self._take_older(self._with_stored, now - with_stored_s(STRANGER), over)
-        queue = self._with_stored
-        while queue and self.waiting > with_stored_max(STRANGER):
-            permit = queue.pop()
-            if permit.phase is Phase.QUEUED:
-                over.append(permit)
-                self._remove(permit, Phase.DONE)
+        for lane in range(len(self._lines) // 2):
+            without_stored, with_stored = self._lines[2 * lane : 2 * lane + 2]
+            self._take_older(without_stored, now - without_stored_s, over)
+            self._take_older(with_stored, now - with_stored_s(lane), over)
+            longest = with_stored_max(lane)
+            while with_stored and self.ahead(lane, has_stored=True) > longest:
+                permit = with_stored.pop()
+                if permit.phase is Phase.QUEUED:
+                    over.append(permit)
+                    self._remove(permit, Phase.DONE)
         return over
 
     def _take_older(self, queue: deque[Permit], since: float, over: list[Permit]) -> None:
@@ -157,8 +162,8 @@ class WaitingRoom:
 
     def release_gets(self, now: float, wait_s: float) -> None:
         """Let GETs that have waited for `wait_s` go upstream."""
-        self._release_older(self._without_stored, now - wait_s)
-        self._release_older(self._with_stored, now - wait_s)
+        for line in self._lines:
+            self._release_older(line, now - wait_s)
 
     def _release_older(self, queue: deque[Permit], since: float) -> None:
         while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
@@ -169,9 +174,7 @@ class WaitingRoom:
     def release(self, permit: Permit) -> None:
         """Let a permit that has been taken out already go upstream."""
         permit.phase = Phase.QUEUED
-        self.waiting += 1
-        self.waiting_without_stored += not permit.has_stored
-        self.others += not permit.is_get
+        self._count(permit, 1)
         self._released.append(permit)
 
     def take_released(self) -> list[Permit]:
@@ -195,7 +198,7 @@ class WaitingRoom:
 
     def hold_without_stored(self, now: float) -> None:
         """Hold the queued requests that have no stored response."""
-        for queue in (self._others, self._without_stored):
+        for queue in (self._others, *self._lines[::2]):
             self._hold_all(queue, now)
 
     def _hold_all(self, queue: deque[Permit], now: float) -> None:
@@ -239,7 +242,4 @@ class WaitingRoom:
 
     def _remove(self, permit: Permit, phase: Phase) -> None:
         permit.phase = phase
-        self.waiting -= 1
-        if not permit.has_stored:
-            self.waiting_without_stored -= 1
-            self.others -= not permit.is_get
+        self._count(permit, -1)

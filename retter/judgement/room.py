@@ -60,7 +60,8 @@ class SharedLanes(Lanes):
 
     def _count(self, permit: Permit, change: int) -> None:
         super()._count(permit, change)
-        self.all_counts[self._line_of(permit)] += change
+        if permit.is_get:
+            self.all_counts[self._line_of(permit)] += change
 
     def told(self) -> list[int]:
         """Return how many wait here, by lane."""
