@@ -2,6 +2,7 @@
 
 import pytest
 
+from retter.breaker.constants import TICK_S
 from retter.proxy.lingering import (
     BYTES_PER_TICK,
     CLIENT_BYTES_PER_TICK,
@@ -13,7 +14,6 @@ from retter.proxy.lingering import (
     Leftover,
     LingerPace,
 )
-from retter.proxy.ticker import TICK_S
 from tests.support.harness import (
     FakePeer,
     FakeProxy,
