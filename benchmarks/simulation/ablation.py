@@ -12,6 +12,7 @@ from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.pulse import Pulse
+from retter.breaker.routes import Route
 from retter.breaker.table import ConcurrencyTable
 from retter.breaker.tickets import Tickets
 
@@ -34,6 +35,10 @@ def _method(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
 
 def _no_cold_start(self: Any, now: float, **_: Any) -> None:
     self.cold = None
+
+
+def _late_after_without_first_answers(self: Route) -> float:
+    return constants.LATE_BASELINES * self.expected_s + constants.LATE_SLACK_S
 
 
 def _enter_without_key(self: Any, permit: Any) -> None:
@@ -116,6 +121,7 @@ RULES: dict[str, Callable[[], None]] = {
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
     "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
+    "first-answers": _method(Route, "late_after_s", property(_late_after_without_first_answers)),
     "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
     "demand": _method(Fairness, "limit_s", property(lambda _: inf)),
     "fair-share": _method(DemandTable, "fair_share", lambda *_: 0.0),

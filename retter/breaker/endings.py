@@ -4,6 +4,7 @@
 """
 
 from bisect import bisect_left
+from math import inf
 from typing import Final
 
 from retter.base.counters import LATENCY_BOUNDS_S
@@ -74,7 +75,7 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     limit.work_s += expected_s
     if not permit.is_get:
         limit.others_work_s += expected_s
-    if took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
+    if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
         if not permit.is_judged:
             permit.row.in_time += 1
     else:
@@ -122,16 +123,25 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
-    """Take in an answer that is late.
+    """Record an answer that is late, or whose route has too few samples.
 
     An answer after a pause of the application is not late because of queueing. Therefore requests
     that were in flight when the pause ended are not counted.
     """
-    pulse = circuit.pulse
-    if took_s > pulse.silence_s and pulse.is_silent(now):
+    route, pulse = permit.route, circuit.pulse
+    late_after_s = route.late_after_s
+    if took_s <= late_after_s:
+        permit.row.in_time += not permit.is_judged
+        # Above SMALL the first answers may have waited in the application, and so may those that
+        # they would be judged by.
+        if late_after_s == inf and permit.rank <= constants.SMALL:
+            route.unjudged.append((permit.row, took_s))
+    elif took_s > pulse.silence_s and pulse.is_silent(now):
         pulse.woke_at = now
     elif not permit.is_judged and permit.started_at >= pulse.woke_at:
         permit.row.late += 1
+    if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+        route.add_first_answer(took_s)
 
 
 def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:

@@ -26,7 +26,6 @@ _NUMBER_BYTES: Final = 6  # a float holds 48 bits exactly
 FIGURES: Final = 32  # how many numbers `figures` returns
 _ROW: Final = 4  # numbers for each row of the table
 _ROUTE: Final = 8  # and for each route
-_UNUSED: Final = (0.0, 0)  # of a route, for processes of an earlier version
 
 
 def route_number(name: bytes) -> int:
@@ -109,14 +108,15 @@ def tables(circuit: Circuit) -> list[float]:
             rows += 1
     said[0] = rows
     for route in circuit.routes:
-        baseline, opening = route.baseline, route.opening
-        if not (baseline.samples or opening):
+        baseline, first, opening = route.baseline, route.first_answers, route.opening
+        if not (baseline.samples or first.samples or opening):
             continue
         said += (
             route_number_of(route),
             baseline.mean_s,
             baseline.samples,
-            *_UNUSED,
+            first.mean_s,
+            first.samples,
             inf if opening is None else opening.probe_at,
             0.0 if opening is None else opening.wait_s,
             route.passed_at,
@@ -153,8 +153,9 @@ def take_routes(circuit: Circuit, said: Sequence[float], now: float, lag_s: floa
 def _take_route(
     circuit: Circuit, route: Route, said: Sequence[float], now: float, lag_s: float
 ) -> None:
-    mean_s, samples, _, _, probe_at, wait_s, passed_at = said
+    mean_s, samples, first_s, first_samples, probe_at, wait_s, passed_at = said
     route.baseline.mean_s, route.baseline.samples = mean_s, int(samples)
+    route.first_answers.mean_s, route.first_answers.samples = first_s, int(first_samples)
     route.passed_at = max(route.passed_at, passed_at)
     if probe_at == inf:
         route.opening = None

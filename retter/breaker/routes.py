@@ -14,6 +14,7 @@ from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.opening import Opening
+from retter.breaker.table import Row
 from retter.breaker.window import RollingWindow
 from retter.http.message import SEMICOLON
 
@@ -62,12 +63,14 @@ class Route:
         "_application",
         "baseline",
         "errors",
+        "first_answers",
         "latency",
         "name",
         "number",
         "opening",
         "outcomes",
         "passed_at",
+        "unjudged",
         "used_at",
     )
 
@@ -77,6 +80,9 @@ class Route:
         self._application = application  # used while this route has few samples
         self.used_at = now
         self.baseline = Baseline()
+        self.first_answers = Baseline()  # used while no answer came without queueing
+        # Of these, the ones that were counted as in time before anything was known: row, seconds.
+        self.unjudged: list[tuple[Row, float]] = []
         self.latency = Histogram(LATENCY_BOUNDS_S)  # of good answers, until they were complete
         self.errors = 0  # requests with no answer or a bad one
         self.outcomes = RollingWindow(
@@ -95,8 +101,33 @@ class Route:
 
     @property
     def late_after_s(self) -> float:
-        """An answer of this route is late after this many seconds."""
-        return constants.LATE_BASELINES * self.expected_s + constants.LATE_SLACK_S
+        """An answer of this route is late after this many seconds; never if nothing is known.
+
+        If no answer of the route came without queueing, its first answers stand for its baseline.
+        """
+        usual_s = self.baseline.mean_s
+        if self.baseline.samples < constants.ROUTE_SAMPLES_MIN:
+            if self.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+                return inf
+            usual_s = max(self.first_answers.mean_s, self._application.mean_s)
+        return constants.LATE_BASELINES * usual_s + constants.LATE_SLACK_S
+
+    def add_first_answer(self, took_s: float) -> None:
+        """Record one of the first answers. The last of them judges those before it.
+
+        Until then all count as in time. If that stayed so, answers with few in flight would be in
+        time only because they came first, and later ones would look late beside them.
+        """
+        self.first_answers.add(took_s, 0.0)
+        if self.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+            return
+        late_after_s = self.late_after_s
+        for row, its_s in self.unjudged:
+            if its_s > late_after_s:
+                moved = min(1.0, row.in_time)  # less if the row has faded
+                row.in_time -= moved
+                row.late += moved
+        self.unjudged.clear()
 
     @property
     def is_open(self) -> bool:

@@ -29,7 +29,6 @@ _DIPS: Final = ("_due_at", "_until", "_samples")
 _PULSE: Final = ("passed_at", "stalled_at", "woke_at")
 _OPENING: Final = ("wait_s", "probe_at")
 _ROUTE: Final = ("passed_at", "errors")
-_UNUSED: Final = (0.0, 0)  # of a route, for processes of an earlier version
 _DEMAND: Final = ("_forgotten", "_forgotten_at", "_given", "_given_at")
 _FAIRNESS: Final = ("_share_s", "_light_s", "_share_at", "_since")
 
@@ -54,7 +53,7 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
             [
                 route.name.decode("latin-1"), _fields(route, _ROUTE), _outcomes(route.outcomes),
                 None if route.opening is None else _fields(route.opening, _OPENING),
-                *_UNUSED,
+                route.first_answers.mean_s, route.first_answers.samples,
             ]
             for route in circuit.routes
         ],
@@ -138,7 +137,9 @@ def _restore_route(
     fields: Any,
     outcomes: list[int],
     opening: Any,
-    *_: object,
+    first_s: float,
+    first_samples: int,
+    *,
     now: float,
 ) -> None:
     _restore(route, fields, _ROUTE)
@@ -147,6 +148,8 @@ def _restore_route(
         settings = circuit.settings
         route.opening = Opening(now, settings.open_min_s, settings.open_max_s)
         _restore(route.opening, opening, _OPENING)
+    route.first_answers.mean_s = number_of(first_s)
+    route.first_answers.samples = int(first_samples)
 
 
 def _outcomes(window: RollingWindow) -> list[int]:

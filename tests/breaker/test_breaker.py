@@ -1018,22 +1018,27 @@ def test_the_cold_start_lasts_longer_if_many_are_in_flight() -> None:
     assert baseline.mean_s == pytest.approx(1.0, rel=0.15)
 
 
-def test_the_first_answers_of_a_route_are_judged_by_the_mean_of_all() -> None:
-    """If they were all in time because they came first, later ones would prove an edge."""
+def test_the_first_answers_are_judged_when_it_is_known_what_is_late() -> None:
+    """Nobody knew it when they came. If they stayed in time, later ones would prove an edge."""
     driver = Driver()
-    serve(driver, 2.0, took_s=0.05)
-    table = driver.breaker.circuit.table
-    new = [forwarded(driver, route=b"GET /new") for _ in range(4)]
-    rows = [permit.row for permit in new]
-    before = [(row.in_time, row.late) for row in rows]
-    driver.now += 0.05
-    driver.finish(new[0])
-    driver.now += 0.05
-    driver.finish(new[1])
-    after = [(row.in_time, row.late) for row in rows]
-    assert table.by_rank[new[0].rank] is rows[0]
-    assert after[0] == (before[0][0] + 1, before[0][1]), "as usual"
-    assert after[1] == (before[1][0], before[1][1] + 1), "twice as long"
+    permits = [forwarded(driver) for _ in range(10)]  # ranks 1 to 10
+
+    def ended() -> list[tuple[float, float]]:
+        rows = [driver.breaker.circuit.table.by_rank[rank] for rank in (1, 2, 3, 4, 10)]
+        return [(row.in_time, row.late) for row in rows]
+
+    for aborted in permits[4:9]:
+        driver.finish(aborted, Outcome.NEUTRAL)
+    driver.now = 0.05
+    for short in (permits[0], permits[1], permits[3]):
+        driver.finish(short)
+    driver.now = 0.4
+    driver.finish(permits[2])
+    assert ended() == [(1, 0), (1, 0), (1, 0), (1, 0), (0, 0)], "too few to judge by"
+    driver.finish(permits[9])  # 0.19 s on the average: 0.4 s are late
+    assert ended() == [(1, 0), (1, 0), (0, 1), (1, 0), (1, 0)], (
+        "with ten in flight it may have waited"
+    )
 
 
 def test_a_wide_application_ends_its_cold_start() -> None:
