@@ -35,12 +35,12 @@ from benchmarks.perf.scenarios import (
     warming_requests,
 )
 from retter.breaker import Mode as CircuitMode
-from retter.breaker.constants import TICK_S
 from retter.config.settings import Settings
 from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.pool import ConnectionPool, Dialler
 from retter.proxy.proxy import Proxy
 from retter.proxy.secrets import Secrets
+from retter.proxy.ticker import TICK_S
 
 CONNECTIONS: Final = 64  # used in turns, so that what one request touched is cold at the next
 WARMING: Final = 3000  # requests before the first one that is counted

@@ -13,11 +13,11 @@ from benchmarks.simulation.run import Answer, Run, Sample
 from benchmarks.simulation.workers import Workers
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
-from retter.breaker.constants import LOOK_S, TICK_S
 from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawlers
 
 Controller = CircuitBreaker | Workers | Classic
 
+TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
 VISITORS_SEED = 77
@@ -95,7 +95,6 @@ class Proxy:
         self._in_flight: set[Request] = set()
         self._failed_page: Request | None = None  # the last that was answered from the store
         engine.at(TICK_S, self._tick)
-        self._looks = False
         if isinstance(self._breaker, Workers):
             self._breaker.begin(self)
             for kill in load.kills:
@@ -297,8 +296,6 @@ class Proxy:
         self.answer_late(breaker.tick(engine.now))
         if breaker.waiting:
             self.start_ready()
-        if not self._looks:
-            self._look_while_some_wait()
         limit = cap = ceiling = 0.0
         if isinstance(breaker, Classic):
             state = breaker.state
@@ -319,18 +316,6 @@ class Proxy:
                 self._application.busy_with_others,
             )
         )
-
-    def _look_while_some_wait(self) -> None:
-        self._looks = self._breaker.waiting > 0 and isinstance(self._breaker, CircuitBreaker)
-        if self._looks:
-            self._engine.at(self._engine.now + LOOK_S, self._look)
-
-    def _look(self, _: object) -> None:
-        if isinstance(self._breaker, CircuitBreaker):
-            self._breaker.look(self._engine.now)
-            if self._breaker.waiting:
-                self.start_ready()
-        self._look_while_some_wait()
 
     def answer_late(self, permits: list[Permit]) -> None:
         """Answer those whose wait or patience is over."""

@@ -14,7 +14,7 @@ from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import Bar, Scenario
 from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.worker_scenarios import KILLED, TELLING
-from retter.breaker.constants import TICK_S
+from benchmarks.simulation.workers import TICK_S
 
 Task = tuple[int, int, int, bool]  # scenario, workers, seed, by client
 

@@ -23,11 +23,13 @@ from retter.breaker import (
     Transition,
 )
 from retter.breaker.circuit import Circuit
-from retter.breaker.constants import LOOK_S, TICK_S
 from retter.breaker.snapshot import Snapshot
 from retter.judgement.breaker import SharedBreaker
 from retter.judgement.memory import Memory, bytes_needed
 
+TICK_S: Final = 0.05
+# A worker in which requests wait looks for a free place so often: another worker may have left one.
+LOOK_S: Final = 0.01
 NEVER: Final = float("inf")
 _SEED: Final = 20
 
@@ -101,7 +103,6 @@ class Workers:
     def _look_in(self, proxy: Host, index: int) -> None:
         breaker = self._use(index)
         if breaker.waiting:
-            breaker.look(proxy.engine.now)
             proxy.start_ready()
 
     def _use(self, index: int) -> CircuitBreaker:

@@ -177,7 +177,7 @@ class Dips:
             return False
         self.begun += 1
         self._samples = 0
-        self._until = now + max(constants.DIP_MAX_S, constants.DIP_MAX_BASELINES * baseline_s)
+        self._until = now + max(constants.DIP_MIN_S, constants.DIP_BASELINES * baseline_s)
         return True
 
     def _put_off(self, now: float, baseline_s: float) -> None:

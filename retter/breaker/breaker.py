@@ -465,13 +465,6 @@ class CircuitBreaker:
         """
         return sweep.tick(self.circuit, now)
 
-    def look(self, now: float) -> None:
-        """Look whether those who wait show that the application is full.
-
-        Called every 10 ms while any wait: the next tick may come 50 ms after the proof.
-        """
-        sweep.look(self.circuit, now)
-
     # --- what operators see ---
 
     @property

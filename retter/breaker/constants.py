@@ -6,11 +6,6 @@ tries another number, `--ablate RULE` switches a rule off.
 
 from typing import Final
 
-# --- The clock (sweep.py) ---
-
-TICK_S: Final = 0.05  # nobody notices that a wait ends so much too late
-LOOK_S: Final = 0.01  # while requests wait, proof that the application is full is awaited
-
 # --- The limit on requests in flight (limit.py) ---
 
 # Limit = HEADROOM * busy workers + SPARE. With one and a half times as many in flight as busy
@@ -82,10 +77,8 @@ DIP_FIRST_S: Final = 1.0  # after entering LIMITING: the baselines may be wrong
 DIP_EVERY_MIN_S: Final = 2.5  # wrong baselines are corrected within seconds
 DIP_EVERY_MAX_S: Final = 30.0  # and within half a minute if answers are slow
 DIP_EVERY_BASELINES: Final = 20.0  # one dip in this many baselines costs little
-# Or after this time. With 0.25 s an application whose answers had become four times as slow gave
-# two samples in a dip, and its limit fell to a quarter for half a minute.
-DIP_MAX_S: Final = 1.0
-DIP_MAX_BASELINES: Final = 3.0  # the same if answers are slow
+DIP_MIN_S: Final = 0.25  # the queue drains, and a few answers come without queueing
+DIP_BASELINES: Final = 3.0  # the same if answers are slow
 
 # --- Into LIMITING and out of it (pulse.py, sweep.py) ---
 
@@ -99,7 +92,6 @@ RELIEF_BASELINES: Final = 10.0  # and for this many baselines
 RELIEF_SHARE: Final = 0.7  # and at most this share of the limit is in flight
 
 # --- Waiting for a place ---
-
 
 STORED_WAIT_S: Final = 0.1  # a GET with a stored response waits no longer for a fresh answer
 STORED_WAIT_BASELINES: Final = 0.5  # or half a baseline if answers are slow

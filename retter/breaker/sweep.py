@@ -45,12 +45,6 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
     return answer
 
 
-def look(circuit: Circuit, now: float) -> None:
-    """See `CircuitBreaker.look`."""
-    if circuit.elsewhere is None and circuit.state is _CLOSED:
-        _look_for_saturation(circuit, now)
-
-
 def _judge(circuit: Circuit, now: float) -> None:
     """Look for a reason to change the state, or to lower the cap for a moment."""
     if circuit.state is _CLOSED:

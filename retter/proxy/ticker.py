@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Callable
 
 from retter.breaker import State
-from retter.breaker.constants import LOOK_S, TICK_S
 from retter.proxy.holders import end_broken, end_overdue, start_waiting
 from retter.proxy.relay import HOLD_S
 from retter.proxy.self_probe import SelfProbe
 from retter.proxy.services import Services
 
+TICK_S = 0.05  # the breaker's; also how late a time limit of an exchange may be noticed
 LATE_S = 0.2  # a tick that comes later than that shows that the process was blocked
 SECOND_TICKS = 20  # event streams and tunnels are silent for long: checked once a second
+# In one of several workers: how often waiting requests look for a place that became free elsewhere.
+LOOK_S = 0.01
 EXPIRE_AGAIN_S = 0.005  # until the next few connections are ended (clients.py)
 
 
@@ -76,19 +78,17 @@ class Ticker:
         self.tick(now)
         if self._expiry is None and self._services.clients.wheel.behind(now):
             self._expire_again_soon()
-        if self._look is None:
+        if self._look is None and self._services.place is not None:
             self._look_while_some_wait()
 
     def _look_while_some_wait(self) -> None:
-        """Look again and again until nobody waits."""
+        """Look for a place again and again until nobody waits."""
         if self._services.breaker.waiting:
             self._look = self._services.loop.call_later(LOOK_S, self._on_look)
 
     def _on_look(self) -> None:
         self._look = None
-        now = self._services.loop.time()
-        self._services.breaker.look(now)
-        start_waiting(self._services, now)
+        start_waiting(self._services, self._services.loop.time())
         self._look_while_some_wait()
 
     def _expire_again_soon(self) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from retter.breaker.constants import TICK_S
 from retter.config.reload import CHANGEABLE, reloaded
 from retter.config.settings import SETTINGS, ConfigError, Settings
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 
 

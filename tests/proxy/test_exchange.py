@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from retter.base.counters import cells
 from retter.breaker import Mode
-from retter.breaker.constants import TICK_S
 from retter.proxy.pool import REST_S
+from retter.proxy.ticker import TICK_S
 from tests.support.compiled import replaces_parts
 from tests.support.exchanges import POST, warmed
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retter.breaker.constants import TICK_S
+from retter.proxy.ticker import TICK_S
 from tests.support.exchanges import POST, warmed
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from retter.breaker.constants import TICK_S
 from retter.proxy.half_close import LOOKS_MAX, PROBE
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
 GONE = "clients_gone"

@@ -2,7 +2,6 @@
 
 import pytest
 
-from retter.breaker.constants import TICK_S
 from retter.proxy.lingering import (
     BYTES_PER_TICK,
     CLIENT_BYTES_PER_TICK,
@@ -14,6 +13,7 @@ from retter.proxy.lingering import (
     Leftover,
     LingerPace,
 )
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import (
     FakePeer,
     FakeProxy,

@@ -19,8 +19,7 @@ from typing import Any, cast
 
 import pytest
 
-from retter.breaker.constants import TICK_S
-from retter.proxy.ticker import LATE_S
+from retter.proxy.ticker import LATE_S, TICK_S
 from tests.real.gate import Gate
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S, ApplicationProgram, eventually, free_port

@@ -10,13 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 from retter.base.errors import ConnectRefused, ConnectTimeout, UpstreamError
-from retter.breaker.constants import TICK_S
 from retter.config.settings import Settings
 from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.pool import ConnectionPool, Dialler
 from retter.proxy.proxy import Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
 from retter.proxy.secrets import Secrets
+from retter.proxy.ticker import TICK_S
 from retter.proxy.upstream_connection import UpstreamConnection
 
 # What the wall clock shows, until a test sets it, and what an application's answer is dated.

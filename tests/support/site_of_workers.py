@@ -8,10 +8,10 @@ from typing import Any
 
 from retter.base.shared_memory import bytes_for, divided
 from retter.base.worker_place import WorkerPlace
-from retter.breaker.constants import TICK_S
 from retter.disk.news import News
 from retter.disk.shared_behind import SharedBehind, follow
 from retter.proxy.secrets import Secrets
+from retter.proxy.ticker import TICK_S
 from retter.store.shared_store import SharedStore
 from retter.store.write_behind import Batch, Found, Removals, marked_superseded
 from tests.support.harness import FakeLoop, FakeProxy
