@@ -178,6 +178,7 @@ class ClientRequests:
                 who = connection.forwarding
                 parsed = self._services.heads.parse_plain(data, memo, self._proto, who)
             if parsed is None:
+                memo.misses -= 1  # the head is looked up again when its end is known
                 self._receive_from(connection, data, 0, now)
             elif parsed.head.framing is _NO_BODY:
                 self.begin(connection, parsed, now)
