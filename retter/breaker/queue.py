@@ -71,7 +71,7 @@ class WaitingRoom:
         queue.append(permit)
 
     def _line_of(self, permit: Permit) -> int:
-        """Return the index of the GET's queue: 2 * lane + has_stored, if there are lanes."""
+        """Return the index of a queue of GETs: 2 * lane + has_stored, if there are lanes."""
         return int(permit.has_stored)
 
     def _count(self, permit: Permit, change: int) -> None:
