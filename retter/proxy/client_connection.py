@@ -197,7 +197,8 @@ class DownstreamConnection(Requester):
         """Begin no request until a stored response has been read or decoded for this one."""
         self.work = None
         self.phase = _DECODING
-        self.deadline = _FOREVER
+        if self.out.backlog is None:  # else the write timeout applies
+            self.deadline = _FOREVER
 
     @property
     def gone(self) -> bool:

@@ -70,6 +70,21 @@ def test_the_corpus_in_a_world(part: int) -> None:
             raise
 
 
+def test_a_client_that_reads_nothing_while_its_stored_response_is_decoded() -> None:
+    """Its time to read ends nevertheless: the connection does not stay for ever."""
+    carry_out(
+        198,
+        [
+            Step(CLIENT_ASKS, 0, 13, 255),
+            Step(UPSTREAM_ANSWERS, 0, 7, 13),
+            Step(CLIENT_ASKS, 0, 13, 0),
+            Step(PASSES, 0, 30, 0),
+            Step(UPSTREAM_ANSWERS, 3, 35, 0),
+            Step(CLIENT_BEARS, 0, 0, 1),
+        ],
+    )
+
+
 # -- any history ----------------------------------------------------------------------------------
 
 CUTS = st.one_of(st.just(0), st.just(255), st.integers(1, 254))
