@@ -513,8 +513,9 @@ class TestCommandLine:
     def test_a_head_stands_above_the_first_second_and_again(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        many = summarize([sample()] * 99_999, 1.0)
         for second in range(1, 42):
-            load.tell(second, summarize([sample()] * 99_999, 1.0))
+            load.tell(second, many)
         lines = capsys.readouterr().out.splitlines()
         assert max(len(line) for line in lines) <= 80
         heads = [number for number, line in enumerate(lines) if "stored" in line]
