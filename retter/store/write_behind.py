@@ -249,26 +249,30 @@ class WriteBehind:
             if record[NO_STORE]:  # memory only; what it replaced is removed from disk
                 slot, whole = tuple([one for one in slot if may_be_kept(one)]), True
                 break
-        if not self._slots:
+        slots = self._slots
+        if not slots:
             self._since = now
-        before = self._slots.get(key)
+        before = slots.get(key)
         size = _size(slot)
         if before is not None:
             self.bytes_waiting -= before.size
             new, whole = before.new, before.whole or whole
         elif slot and not self._shelf.knows(key):
             new = True
-            self._new_since = min(self._new_since, now)
+            if now < self._new_since:
+                self._new_since = now
             self._bytes_new += size
-        if self.bytes_waiting + size > self._bytes_max or len(self._slots) >= WAITING_KEYS_MAX:
+        waiting = self.bytes_waiting + size
+        if waiting > self._bytes_max or len(slots) >= WAITING_KEYS_MAX:
             self.not_kept += 1
-            if before is None and len(self._slots) >= WAITING_KEYS_MAX:
+            if before is None and len(slots) >= WAITING_KEYS_MAX:
                 # There is no room even for this key, so its entry on disk is removed.
                 self._take_back(Removals(keys={key}), now)
                 return
+            waiting += SLOT_OVERHEAD_BYTES - size
             slot, size = (), SLOT_OVERHEAD_BYTES
-        self._slots[key] = Written(slot, marks, size, new, whole)
-        self.bytes_waiting += size
+        slots[key] = Written(slot, marks, size, new, whole)
+        self.bytes_waiting = waiting
 
     def withdrawn(self, key: bytes, now: float) -> None:
         """Note at once that the application has withdrawn the page of a key."""

@@ -194,7 +194,7 @@ BUSY = [("hang", ("GET", "/asset.css", "", FIELDS[0]), "")] * 2
 OPEN = ("mode", "open", "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=250, deadline=None)
 @example("all", "off", 1, [("ask", PLAIN, "sets a cookie"), OPEN], PLAIN)
 @example("all", "off", 1, [("ask", GZIP, "coded for ever"), OPEN, *BUSY], NOT_CODED)
 @example("all", "on", 1, [("ask", GZIP, "coded"), OPEN, *BUSY], NOT_CODED)

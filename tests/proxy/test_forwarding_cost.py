@@ -129,7 +129,7 @@ def test_an_unchanged_page_with_another_date(tmp_path: Path) -> None:
 def test_a_new_page_before_a_disk(tmp_path: Path) -> None:
     """Neither the visitor's page nor everyone's is on disk. It is noted here, and written later."""
     proxy = with_disk(tmp_path)
-    assert cost(page, proxy) <= cost(page) + 1125
+    assert cost(page, proxy) <= cost(page) + 1100
     proxy.proxy.close()
 
 
