@@ -81,20 +81,23 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def bars_table(result: Result) -> str:
     """Return the bars with what was reached."""
-    rows = [["bar", "at most", "aim", "reached", "", "compiled"]]
+    rows = [["bar", "at most", "reached", "", "compiled: at most", "reached", ""]]
     rows += [_bar_row(bar, result) for bar in BARS]
     return markdown(rows)
 
 
 def _bar_row(bar: Bar, result: Result) -> list[str]:
-    value, compiled = bar.value(result), bar.value(result, "retter-compiled")
+    def shown(value: float | None) -> str:
+        return f"{value:.3g} {bar.unit}" if value is not None else ""
+
     return [
         bar.about,
-        f"{bar.limit:.3g} {bar.unit}",
-        f"{bar.aim:.3g} {bar.unit}" if bar.aim is not None else "",
-        f"{value:.3g} {bar.unit}" if value is not None else "",
+        shown(bar.limit),
+        shown(bar.value(result)),
         bar.verdict(result).value,
-        f"{compiled:.3g} {bar.unit}" if compiled is not None else "",
+        shown(bar.limit if bar.compiled is None else bar.compiled),
+        shown(bar.value(result, "retter-compiled")),
+        bar.compiled_verdict(result).value,
     ]
 
 

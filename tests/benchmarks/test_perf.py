@@ -386,14 +386,20 @@ def test_this_process_is_in_its_own_tree() -> None:
 
 
 def test_bars_are_judged() -> None:
-    """Met, missed, aim reached, not measured."""
+    """Met, missed, not measured; compiled by its own limit, or by the same one."""
     by_about = {bar.about: bar for bar in BARS}
     repeated = by_about["forwarding, heads repeat: CPU to nginx"]
-    assert repeated.verdict(result(retter=19.0, nginx=20.0)) is Verdict.REACHED
+    assert repeated.verdict(result(retter=19.0, nginx=20.0)) is Verdict.MET
     assert repeated.verdict(result(retter=23.0, nginx=20.0)) is Verdict.MET
     assert repeated.verdict(result(retter=30.0, nginx=20.0)) is Verdict.MISSED
     assert repeated.verdict(result(retter=30.0)) is Verdict.UNKNOWN
     assert repeated.verdict(result(nginx=30.0)) is Verdict.UNKNOWN
+    assert repeated.compiled_verdict(result(retter_compiled=23.0, nginx=20.0)) is Verdict.MISSED
+    assert repeated.compiled_verdict(result(retter_compiled=19.0, nginx=20.0)) is Verdict.MET
+    assert repeated.compiled_verdict(result(retter=19.0, nginx=20.0)) is Verdict.UNKNOWN
+    latency = by_about["64 connections: p99 to nginx"]
+    assert latency.compiled is None
+    assert latency.compiled_verdict(result(retter_compiled=23.0, nginx=20.0)) is Verdict.MET
     memory = by_about["resident memory after the start"]
     assert memory.value(result(retter=30.0)) == pytest.approx(31.5)
     idle = by_about["memory for each idle connection at 10,000"]
