@@ -42,15 +42,15 @@ _JUDGED: Final = frozenset(
     )
 )
 
-# The first of these types in Accept counts. A browser that requests a page has text/html there, a
-# script that requests data has json.
-_ACCEPTED: Final = (
-    (b"text/html", b"html"),
-    (b"application/xhtml+xml", b"html"),
-    (b"text/event-stream", b"events"),
-    (b"json", b"json"),
-    (b"image/", b"image"),
-)
+# The types in Accept that count. A browser that requests a page prefers text/html, a script that
+# requests data json.
+_HTML, _JSON, _EVENTS, _OTHER = b"html", b"json", b"events", b"other"
+_ACCEPTED: Final = {
+    b"text/html": _HTML,
+    b"application/xhtml+xml": _HTML,
+    b"text/event-stream": _EVENTS,
+}
+_is_weight: Final = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
 _FORWARDED_PARTS: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
 
@@ -95,8 +95,8 @@ class VariantRules:
 def _marks(name: bytes, value: bytes) -> list[bytes]:
     lower = value.lower()
     if name == b"accept":
-        places = [(place, word) for text, word in _ACCEPTED if (place := lower.find(text)) >= 0]
-        return [b"accept: %b\n" % min(places)[1]] if places else []
+        kind = _preferred(lower)
+        return [b"accept: %b\n" % kind] if kind else []
     if name == b"sec-fetch-dest":
         if lower in (b"", b"document"):
             return []
@@ -109,6 +109,47 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
         return [b"forwarded: %b\n" % lower]
     # `for` differs from client to client; the other parts describe the request (RFC 7239).
     return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_PARTS.findall(value)]
+
+
+def _preferred(accepted: bytes) -> bytes:
+    """Return the kind of response that an Accept in lower case asks for (RFC 9110 section 12.5.1).
+
+    The greatest weight counts, and of equal ones the first. Of a page and data with equal weights
+    some applications take the data, so these are a kind together.
+
+    Returns:
+        `other` for a type without a kind that is preferred to one with a kind (`text/markdown,
+        text/html;q=0.9`); b"" if there is no type with a kind, so that any response will do.
+    """
+    if accepted.count(b",") + accepted.count(b";") >= LIST_MEMBERS_MAX:
+        return _OTHER
+    has_kind, greatest, kinds = False, 0.0, [b""]
+    for member in accepted.split(b","):
+        media_type, *parameters = member.split(b";")
+        kind, written = _kind_of(media_type.strip(b" \t")), b"1"
+        for parameter in parameters:
+            name, _, value = parameter.partition(b"=")
+            if name.strip(b" \t") == b"q":
+                written = value.strip(b" \t")
+        if not _is_weight(written):
+            return _OTHER  # applications differ in what they take it for
+        weight = float(written)
+        has_kind = has_kind or (bool(kind) and weight > 0)
+        if weight > greatest:
+            greatest, kinds = weight, [kind]
+        elif weight == greatest:
+            kinds.append(kind)
+    if not has_kind:
+        return b""
+    if _HTML in kinds and (_JSON in kinds or _EVENTS in kinds):
+        return b"html or data"
+    return kinds[0] or _OTHER
+
+
+def _kind_of(media_type: bytes) -> bytes:
+    if media_type.startswith(b"image/"):
+        return b"image"
+    return _JSON if b"json" in media_type else _ACCEPTED.get(media_type, b"")
 
 
 def accepts_anything(request: RequestHead, variant_key: bytes) -> bool:

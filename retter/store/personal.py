@@ -21,6 +21,7 @@ from retter.http.cookies import (
     SESSION_BYTES_MIN,
     may_be_secret,
 )
+from retter.http.known_names import CSRF_WORDS
 from retter.http.message import PERCENT, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
@@ -106,7 +107,7 @@ def is_personal(
     Args:
         text: The decoded body.
     """
-    if _begins_session(response, rules) and _has_form(text):
+    if _begins_session(response, rules) and (_has_token_field(response) or _has_form(text)):
         return True
     values: list[bytes] = []
     escapes = 0
@@ -120,7 +121,8 @@ def is_personal(
                     return True
                 values.append(unquote_to_bytes(value))
     asked = request.host + request.target  # text in the request is not a secret
-    text = b"\n".join([text, response.first(b"location") or b""])
+    # Refresh, Link and Content-Location may have it in a URL, other fields by itself.
+    text = b"\n".join([text, *[value for name, value in response.fields if name != b"set-cookie"]])
     if sum(map(len, values)) > VALUES_BYTES_MAX:
         return True
     left, candidates = SEARCHED_BYTES_MAX, CANDIDATES_MAX
@@ -143,6 +145,11 @@ def _has_form(text: bytes) -> bool:
         or _POST_FORM.search(lower) is not None
         or _TOKEN_FIELD.search(lower) is not None
     )
+
+
+def _has_token_field(response: ResponseHead) -> bool:
+    """Return whether scripts find a token of the session in a field (`X-CSRF-Token`)."""
+    return any(word in name for name, _ in response.fields for word in CSRF_WORDS)
 
 
 def _begins_session(response: ResponseHead, rules: OwnerRules) -> bool:

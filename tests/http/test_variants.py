@@ -2,6 +2,7 @@
 
 import pytest
 
+from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.known_names import ADDRESS_FIELDS, COUNTRY_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
 from retter.http.variants import VariantRules, is_plain, likeness
 from tests.support.harness import FakeProxy, body_of, get, reply
@@ -22,6 +23,7 @@ POISONS = [
     ("Accept", "application/json", page("{}")),
     ("Accept", "text/event-stream", page("data")),
     ("Accept", "image/webp,*/*", page("image")),
+    ("Accept", "text/markdown, text/html;q=0.9", page("# page")),
     ("Purpose", "prefetch", page("empty")),
     ("Sec-Purpose", "prefetch;prerender", page("empty")),
     ("X-Purpose", "preview", page("empty")),
@@ -193,6 +195,24 @@ def test_what_is_the_same_for_all_is_kept_once() -> None:
     assert site.proxy.services.store.stats()["entries"] == 1
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/markdown, text/html;q=0.9, */*;q=0.8",
+        "text/html;q=0, application/json",
+        "text/html;q=0.5, application/json",
+        "text/html, application/json",
+        "text/html;q=.1, application/json",
+    ],
+)
+def test_a_browser_gets_no_answer_that_was_negotiated_by_a_program(accept: str) -> None:
+    site = Site(lambda asked: page("page" if asked.fields["accept"] == BROWSER else "not a page"))
+    site.ask("/", headers={"Accept": BROWSER})
+    site.ask("/", headers={"Accept": accept})
+    site.goes_down()
+    assert site.ask("/", headers={"Accept": BROWSER}).body == "page"
+
+
 # -- Clients that accept anything
 
 BROWSERS = ({"Accept": BROWSER}, {"Accept": BROWSER, "Upgrade-Insecure-Requests": "1"})
@@ -316,11 +336,24 @@ def test_one_client_does_not_push_out_anothers() -> None:
         ("text/css,*/*;q=0.1", True, ""),
         ("application/json, text/plain, */*", False, "json"),
         ("application/a+json", False, "json"),
-        ("text/html, application/json", True, "html"),
+        ("text/html, application/json", False, "html or data"),
+        ("application/json, text/html", False, "html or data"),
+        ("text/html, application/json;q=0.9", True, "html"),
+        ("text/html;q=0, application/json", False, "json"),
+        ("text/html;q=0.1, application/json;Q = 0.2", False, "json"),
+        ("text/html;level=1;q=0.1, application/json;q=0.1", False, "html or data"),
+        ("text/markdown, text/html;q=0.9, */*;q=0.1", False, "other"),
+        ("text/vnd.turbo-stream.html, text/html", False, "other"),
+        ("text/html, text/plain, */*;q=0.01", True, "html"),
+        ("text/html;q=0, */*", True, ""),
+        ("text/html;q=-1, application/json", False, "other"),
+        ("text/html," * LIST_MEMBERS_MAX, False, "other"),
+        ("image/avif,image/webp,*/*;q=0.8", False, "image"),
+        ("text/html,application/xhtml+xml,image/avif,*/*;q=0.8", True, "html"),
         ("TEXT/EVENT-STREAM", False, "events"),
     ],
 )
-def test_accept_counts_by_what_stands_first(accept: str, plain: bool, mark: str) -> None:
+def test_accept_counts_by_what_is_preferred(accept: str, plain: bool, mark: str) -> None:
     variant_key = VariantRules().variant_key(((b"accept", accept.encode()),))
     assert variant_key == (f"accept: {mark}\n".encode() if mark else b"")
     assert is_plain(variant_key) is plain

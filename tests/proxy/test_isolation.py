@@ -611,3 +611,20 @@ def test_a_coding_that_nobody_here_can_read_is_one() -> None:
     site.ask("/")
     site.goes_down()
     assert not site.ask("/").stored
+
+
+def test_a_304_gives_nobody_the_session_that_it_begins() -> None:
+    session = "0123456789abcdef0123"
+
+    def answer(asked: Asked) -> bytes:
+        if "if-none-match" not in asked.fields:
+            return page("page", ETag='"1"')
+        raw = page("", f"PHPSESSID={session}", status="304 N", ETag='"1"', Link=f"</?s={session}>")
+        return raw.replace(b"Content-Length: 0\r\n", b"")
+
+    site = Site(answer)
+    site.ask("/")
+    assert session in (site.ask("/", headers={"If-None-Match": '"1"'}).field("Link") or "")
+    site.goes_down()
+    got = site.ask("/")
+    assert (got.stored, got.field("Link")) == (True, None)

@@ -31,6 +31,32 @@ def response(*set_cookies: bytes, location: bytes = b"") -> ResponseHead:
 
 
 @pytest.mark.parametrize(
+    "field",
+    [
+        (b"refresh", b"5; url=/next;sid=" + ID),
+        (b"content-location", b"/page;sid=" + ID),
+        (b"link", b"</next?sid=" + ID + b">; rel=next"),
+        (b"x-session-id", ID),
+        (b"etag", b'"' + ID + b'"'),
+    ],
+)
+def test_a_field_that_shows_a_given_cookie_makes_a_response_personal(
+    field: tuple[bytes, bytes],
+) -> None:
+    given_one = response_head(field, set_cookies=(b"visitor=" + ID,))
+    assert is_personal(request_head(), given_one, b"page", RULES)
+    assert not is_personal(request_head(target=b"/" + ID), given_one, b"page", RULES)
+
+
+def test_a_session_that_begins_with_a_token_in_a_field_is_personal() -> None:
+    token = (b"x-csrf-token", b"masked")
+    begins = response_head(token, set_cookies=(b"sid=" + ID,))
+    assert is_personal(request_head(), begins, b"page", RULES)
+    colour = response_head(token, set_cookies=(b"colour=red",))
+    assert not is_personal(request_head(), colour, b"page", RULES)
+
+
+@pytest.mark.parametrize(
     ("query", "carries"),
     [
         (b"_token=1", True),
