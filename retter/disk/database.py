@@ -5,7 +5,7 @@ database open (shared_opening.py); all of them read and write it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -45,6 +45,8 @@ COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, while compacting
 TURN_ENTRIES: Final = 64
 
 STEP_S: Final = 600  # resolution of the last use
+
+NO_NOTES: Final[Mapping[str, object]] = {}
 
 
 class Done(NamedTuple):
@@ -237,11 +239,19 @@ class Database(Environment):
 
     # -- writing
 
-    def commit(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
+    def commit(
+        self,
+        batch: Batch,
+        touched: list[bytes],
+        now: float,
+        wall: float,
+        notes: Mapping[str, object] = NO_NOTES,
+    ) -> Done:
         """Write a batch. Without room for it, old entries are evicted, or the batch is dropped.
 
         Args:
             touched: Slot keys that have been used.
+            notes: Written in the same transaction.
 
         Raises:
             OSError: The batch could not be written (no space, a broken disk); nothing has changed.
@@ -251,15 +261,15 @@ class Database(Environment):
         evicted = 0
         try:
             try:
-                done = self._commit(batch, touched, now, wall)
+                done = self._commit(batch, touched, now, wall, notes)
             except lmdb.MapFullError:
                 self._env.reader_check()
                 evicted += self._evict(int(self.bytes_max * (1 - 2 * EVICTED_SHARE)), gone)
                 try:
-                    done = self._commit(batch, touched, now, wall)
+                    done = self._commit(batch, touched, now, wall, notes)
                 except lmdb.MapFullError:
                     nothing = {key: Written((), ()) for key in batch.slots}
-                    done = self._commit(Batch(batch.removals, nothing), [], now, wall)
+                    done = self._commit(Batch(batch.removals, nothing), [], now, wall, notes)
                     done = done._replace(not_written=len(batch.slots))
                 gone.difference_update(self._written_keys(batch, done))
             if self.bytes_used > self.bytes_max or self.entries > ENTRIES_MAX:
@@ -284,9 +294,17 @@ class Database(Environment):
         """Take over the figures of a transaction that has been committed."""
         self.bytes_used, self.entries = change.bytes_used, change.entries
 
-    def _commit(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
+    def _commit(
+        self,
+        batch: Batch,
+        touched: list[bytes],
+        now: float,
+        wall: float,
+        notes: Mapping[str, object],
+    ) -> Done:
         self._failpoint("begin")
         with self._env.begin(write=True) as txn:
+            self.put_notes(txn, notes)
             change = self._change(txn, int(wall // STEP_S))
             batch = self.still_valid(batch)
             if batch.removals:

@@ -17,6 +17,7 @@ call. All data that is read is verified.
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
 from typing import Any, Final, NamedTuple
 
@@ -179,7 +180,7 @@ class Environment:
     # -- notes
 
     def note(self, name: str) -> Any:
-        """Return the note that `set_note` wrote; None if there is none."""
+        """Return the note that `set_notes` wrote; None if there is none."""
         with self._env.begin() as txn:
             text = txn.get(b"note-" + name.encode(), db=self._trees.meta)
         try:
@@ -187,9 +188,14 @@ class Environment:
         except ValueError:
             return None
 
-    def set_note(self, name: str, value: object) -> None:
-        """Write a note beside the entries."""
+    def set_notes(self, notes: Mapping[str, object]) -> None:
+        """Write notes beside the entries."""
         with self._env.begin(write=True) as txn:
+            self.put_notes(txn, notes)
+
+    def put_notes(self, txn: Any, notes: Mapping[str, object]) -> None:
+        """Write notes with a transaction."""
+        for name, value in notes.items():
             txn.put(b"note-" + name.encode(), json.dumps(value).encode(), db=self._trees.meta)
 
     # -- the file

@@ -68,7 +68,8 @@ class Folder:
     Args:
         path: The folder; it is made if it does not exist.
         bytes_max: The size of `--store-disk`.
-        lock_fd: The lock of the previous process; -1: this process takes the lock.
+        lock_fd: The lock of the previous process; -1: this process takes the lock. That of another
+            folder is closed, and this process takes the lock of its own.
         faults: The interpreter may write a note when a signal kills this process.
         place: Of this process among several workers, which share the folder; None: it is the only
             one, or their supervisor.
@@ -136,8 +137,11 @@ class Folder:
 
     def _lock(self, shown: str) -> None:
         if self.lock_fd >= 0:
-            os.set_inheritable(self.lock_fd, False)
-            return
+            if self._place is not None or self._has_its_lock():
+                os.set_inheritable(self.lock_fd, False)
+                return
+            os.close(self.lock_fd)  # the process before had another --store
+            self.lock_fd = -1
         fd = os.open(self.at("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lock_fd = fd
         try:
@@ -148,8 +152,13 @@ class Folder:
             raise ConfigError(
                 f"store: {shown} is used by another RETTER{who}; give each its own folder"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        claim(fd)
+
+    def _has_its_lock(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.lock_fd), os.stat(self.at("lock")))
+        except OSError:
+            return False
 
     @staticmethod
     def _take(fd: int) -> None:
@@ -341,6 +350,16 @@ class Folder:
         except OSError:
             return b""
         return data if len(data) <= bytes_max else b""
+
+
+def claim(lock_fd: int) -> None:
+    """Write into the lock that this process uses the folder.
+
+    Raises:
+        OSError: It cannot be written, for instance because the disk is full.
+    """
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
 
 
 def damage_of(header: bytes, size: int) -> str:

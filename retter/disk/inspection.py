@@ -9,6 +9,7 @@ import fcntl
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, ENOSPC, EPERM
 from typing import Final, NamedTuple
 
 from retter.config.settings import ConfigError
@@ -92,9 +93,7 @@ def opened(path: str) -> Generator[Database, None, None]:
             f"store: {path}: there is no store; name the folder that RETTER has as --store"
         ) from None
     except OSError as error:
-        raise ConfigError(
-            f"store: {file}: {error.strerror}; run this as the user that RETTER runs as"
-        ) from None
+        raise _cannot_open(file, error) from None
     if reason := damage_of(header, owner.st_size):
         raise Damaged(reason)
     lock = os.path.join(path, "lock.mdb")
@@ -102,9 +101,7 @@ def opened(path: str) -> Generator[Database, None, None]:
     try:
         database = Database(path, 0, readonly=True)
     except OSError as error:
-        raise ConfigError(
-            f"store: {path}: {error.strerror}; run this as the user that RETTER runs as"
-        ) from None
+        raise _cannot_open(path, error) from None
     except Foreign:
         raise ConfigError(
             f"store: {path} holds the database of another program; name the folder that RETTER "
@@ -117,6 +114,15 @@ def opened(path: str) -> Generator[Database, None, None]:
         yield database
     finally:
         database.close()
+
+
+def _cannot_open(path: str, error: OSError) -> ConfigError:
+    advice = ""
+    if error.errno in (EACCES, EPERM):
+        advice = "; run this as the user that RETTER runs as"
+    elif error.errno in (ENOSPC, EDQUOT):
+        advice = "; the list of readers (lock.mdb) needs a few KiB"
+    return ConfigError(f"store: {path}: {error.strerror}{advice}")
 
 
 def used_by(path: str) -> int:

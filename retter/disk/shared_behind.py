@@ -175,7 +175,7 @@ class SharedBehind(WriteBehind):
 
     def close(self) -> None:
         """Drop what was held, and accept only removals from now on: other rules hold."""
-        self.closed = True
+        super().close()
         held, self._held = self._kept_back(), None
         for key in held:
             self.forget(key)

@@ -113,8 +113,8 @@ class SharedShelf(DiskShelf):
     def start(self) -> None:
         """Do nothing: there is no list of keys to make."""
 
-    def _committed(self, batch: Batch, result: Any) -> None:
-        super()._committed(batch, result)
+    def _committed(self, batch: Batch, notes: dict[str, object], result: Any) -> None:
+        super()._committed(batch, notes, result)
         if isinstance(result, Done):
             for key in result.kept:
                 self.shared_behind.give_way(key)

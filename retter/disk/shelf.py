@@ -18,7 +18,7 @@ from retter.disk.awaited_reads import Ask, AwaitedReads, Read
 from retter.disk.change import crc32
 from retter.disk.database import Database, Done, no_failpoint
 from retter.disk.environment import Damaged, Full, LmdbError
-from retter.disk.folder import LOOP, READER, WRITER, Folder
+from retter.disk.folder import LOOP, READER, WRITER, Folder, claim
 from retter.disk.hot_key import HotKey
 from retter.disk.journal import Journal
 from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
@@ -128,6 +128,7 @@ class DiskShelf:
             bytes_max=max(WAITING_BYTES_MIN, settings.store_memory_bytes // WAITING_SHARE),
         )
         self._touched: dict[bytes, None] = {}  # slot keys
+        self._notes: dict[str, object] = {}  # that may not be on disk
         self._absent: set[bytes] = set()  # keys that are not on disk
         self._absent_max = ABSENT_MAX
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
@@ -367,23 +368,31 @@ class DiskShelf:
         if batch is None:
             return
         touched, self._touched = list(self._touched), {}
-        now, wall = self._clock(), self._wall()
+        now, wall, notes = self._clock(), self._wall(), self._notes_for_entries()
         self._writer.submit(
-            lambda: self._write(batch, touched, now, wall),
-            lambda result: self._committed(batch, result),
+            lambda: self._write(batch, touched, now, wall, notes),
+            lambda result: self._committed(batch, notes, result),
         )
 
-    def _write(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
+    def _write(
+        self,
+        batch: Batch,
+        touched: list[bytes],
+        now: float,
+        wall: float,
+        notes: dict[str, object],
+    ) -> Done:
         self._folder.enter(WRITER)
         try:
-            return self._database.commit(batch, touched, now, wall)
+            return self._database.commit(batch, touched, now, wall, notes)
         finally:
             self._folder.leave(WRITER)
 
-    def _committed(self, batch: Batch, result: Any) -> None:
+    def _committed(self, batch: Batch, notes: dict[str, object], result: Any) -> None:
         if not isinstance(result, Done):
             self._commit_failed(result)
             return
+        self._noted(notes, result)
         self._absent.clear()
         figures = self.figures
         figures.commits += 1
@@ -434,12 +443,15 @@ class DiskShelf:
             batch = self.behind.take(self._clock())
             if batch is None:
                 return
+            notes = self._notes_for_entries()
             try:
-                result: Any = self._write(batch, list(self._touched), self._clock(), self._wall())
+                result: Any = self._write(
+                    batch, list(self._touched), self._clock(), self._wall(), notes
+                )
             except (OSError, Full) as error:
                 self._commit_failed(error)
                 return
-            self._committed(batch, result)
+            self._committed(batch, notes, result)
 
     def close(self) -> None:
         """Write all changes and close the database."""
@@ -471,8 +483,22 @@ class DiskShelf:
         return self._database.note(name)
 
     def set_note(self, name: str, value: object) -> None:
-        """Write a note with the next commit."""
-        self._writer.submit(lambda: self._database.set_note(name, value), lambda _: None)
+        """Write a note now, or with the next commit if that fails."""
+        self._notes[name] = value
+        notes = dict(self._notes)
+        self._writer.submit(
+            lambda: self._database.set_notes(notes), lambda result: self._noted(notes, result)
+        )
+
+    def _noted(self, notes: dict[str, object], result: object) -> None:
+        if not isinstance(result, Exception):
+            for name, value in notes.items():
+                if self._notes.get(name) is value:
+                    del self._notes[name]
+
+    def _notes_for_entries(self) -> dict[str, object]:
+        """Return the notes that must be on disk before entries that are stored now."""
+        return {} if self.behind.closed else dict(self._notes)
 
     def wall(self) -> float:
         """Return the time of day, seconds since the epoch."""
@@ -507,20 +533,27 @@ class DiskShelf:
 
         Changes that wait are still written. After that, only removals are written.
         """
-        self.lent = self.behind.closed = True
+        self.lent = True
+        self.behind.close()
 
     def take_back(self) -> None:
-        """Use the folder alone again: the successor has ended. It may have changed the folder.
-
-        Raises:
-            OSError: The journal cannot be read any more.
-        """
-        if self.lent:
+        """Use the folder alone again: the successor has ended. It may have changed the folder."""
+        if not self.lent:
+            return
+        self.lent = self.behind.closed = False
+        try:
             journal = Journal(self._folder.at("drops"))
-            self._journal.close()
-            self._journal = journal
-            self.behind.begin_with(journal.read())
-            self.lent = self.behind.closed = False
+        except OSError as error:  # somebody has removed the folder
+            self._stop_using_disk(f"its journal cannot be opened: {error.strerror}")
+            return
+        self._journal.close()
+        self._journal = journal
+        self.behind.begin_with(journal.read())
+
+    def claim(self) -> None:
+        """Write who uses the folder, for `retter store`: the process before has lent it."""
+        with contextlib.suppress(OSError):
+            claim(self._folder.lock_fd)
 
     @property
     def path(self) -> str:

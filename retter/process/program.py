@@ -43,7 +43,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         if rest := inheritance.close_rest():
             log.warning("unused-sockets", listen=rest, advice="no --listen address matches them")
         _log_serving(proxy, settings.upstream)
-        inheritance.serving()
+        proxy.has_taken_over()
         systemd.notify("READY=1", "STATUS=serving")
         watch = proxy.watch()
         if os.environ.get("NOTIFY_SOCKET"):

@@ -24,7 +24,7 @@ from retter.net.sockets import (
     url_of,
 )
 from retter.process.descriptors import DESCRIPTORS_KEPT, accept_backlog, descriptor_limit
-from retter.proxy.lasting import open_disk
+from retter.proxy.lasting import keep_rules, open_disk
 from retter.proxy.proxy import DRAIN_IDLE_S, Proxy
 from retter.proxy.sampling import client_connection_class
 from retter.telemetry.log import format_in_use as log_format
@@ -234,9 +234,18 @@ class RunningProxy:
         if self._giver is not None:
             self._giver.close()
             self._giver = None
-        disk = self._proxy.services.disk
-        if disk is not None:
-            disk.take_back()
+        services = self._services
+        if services.disk is not None:
+            services.disk.take_back()
+            # The successor may have noted its own.
+            keep_rules(services.disk, services.owner_rules, services.settings.store_policy)
+
+    def has_taken_over(self) -> None:
+        """Tell the process before, if there is one, that this one serves."""
+        assert self._inheritance is not None, "only the whole program takes over"
+        if self._services.disk is not None:
+            self._services.disk.claim()
+        self._inheritance.serving()
 
     def handed_over(self) -> None:
         """The successor serves: the sockets belong to it from now on."""

@@ -100,6 +100,7 @@ class Supervisor:
         self._shared = self._map_memory()
         self._judgement = Memory(self._shared.judgement, places_of(workers))
         self._store_broken = False
+        self._left_store = ""  # the folder in memory of the process before, which is not used here
         self._store, self._store_lock_fd = self._open_store()
         self._fleet = Fleet(workers)
         self._pids: dict[int, int] = {}  # worker by process
@@ -162,14 +163,20 @@ class Supervisor:
             ConfigError: It cannot be used.
         """
         before, settings = self._inheritance.workers or {}, self._settings
-        store = place_of(settings, str(before.get("temporary_store", "")))
+        temporary, lock_fd = str(before.get("temporary_store", "")), self._inheritance.store_fd
+        store = place_of(settings, temporary)
+        if temporary != store.path:
+            self._left_store = temporary
+        if lock_fd >= 0 and before.get("store") != store.path:
+            os.close(lock_fd)  # another RETTER may use that folder when the process before ends
+            lock_fd = -1
         if not store.path:
             return store, -1
-        if self._inheritance.store_fd >= 0 and before.get("store") == store.path:
+        if lock_fd >= 0:
             if before.get("store_broken"):  # they have left it: reading it would kill these, too
                 self._store_broken = True
                 log.error("store-broken", error=_STORE_BROKEN, advice=_STORE_BROKEN_ADVICE)
-            return store, self._inheritance.store_fd  # the other supervisor's workers use it too
+            return store, lock_fd  # the other supervisor's workers use it too
         from retter.disk.shared_opening import prepare
 
         wanted = replace(settings, store=store.path, store_disk_bytes=store.bytes_max)
@@ -200,6 +207,8 @@ class Supervisor:
         self._sockets.close(handed_over=self._handed_over)
         if not self._handed_over and not self._store_is_lent:
             self._store.remove()
+        if self._told_serving:
+            self._remove_left_store()
         for link in (*self._links, self._wake, self._its_wake):
             if link is not None:
                 link.close()
@@ -207,8 +216,15 @@ class Supervisor:
             os.close(self._settings_fd)
             self._settings_fd = -1
 
+    def _remove_left_store(self) -> None:
+        """Remove the folder in memory that the process before has used, and nobody needs now."""
+        StorePlace(self._left_store, 0, temporary=bool(self._left_store)).remove()
+        self._left_store = ""
+
     def _tick(self, now: float) -> None:
         self._do(self._fleet.tick(now, self._beats()))
+        if self._left_store and self._told_serving and not self._is_shared_with_predecessor:
+            self._remove_left_store()
         if self._take_over_asked and not self._is_shared_with_predecessor:
             self._take_over_asked = False
             self._on_take_over(now)
@@ -521,8 +537,17 @@ class Supervisor:
                 advice = "no --listen address matches them"
                 log.warning("unused-sockets", listen=rest, advice=advice)
             self._log_serving()
+            self._claim_store()
             self._inheritance.serving(stores_alike=self._stores_as_before())
             systemd.notify("READY=1", f"STATUS={self._workers} workers serve")
+
+    def _claim_store(self) -> None:
+        """Write who uses the folder, for `retter store`: the process before has lent it."""
+        if self._store_lock_fd >= 0:
+            from retter.disk.folder import claim
+
+            with suppress(OSError):
+                claim(self._store_lock_fd)
 
     def _stores_as_before(self) -> bool:
         """Return whether our workers may show what those of the process before store."""

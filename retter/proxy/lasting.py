@@ -4,6 +4,7 @@ A response that was public by other rules may be private by the present ones. So
 beside the responses, and a store is emptied if its rules distinguished fewer requests.
 """
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from retter.config.settings import ConfigError
@@ -46,6 +47,8 @@ def open_disk(
         ConfigError: It cannot be used.
     """
     if not settings.store:
+        if lock_fd >= 0:  # the process before had one: another RETTER may use it when that ends
+            os.close(lock_fd)
         return None
     try:
         from retter.disk.opening import open_shelf

@@ -223,6 +223,7 @@ class WriteBehind:
         self._new_since = inf  # the time of the oldest one whose key the disk does not have
         self.new_every_s = COMMIT_EVERY_S  # how long such a one may wait
         self._not_before = 0.0
+        self._has_failed = False  # the last batch
         self._paced_until = 0.0  # only for entries that are written once more
         self._bytes_new = 0  # of waiting entries whose keys the disk does not have
         self.bytes_waiting = 0
@@ -343,10 +344,20 @@ class WriteBehind:
         return removals
 
     def forget_bodies(self) -> None:
-        """Drop the waiting entries, on disk too, because memory has run out."""
+        """Drop the waiting entries, on disk too."""
         self.not_kept += len(self._slots)
         self._slots = {key: Written((), ()) for key in self._slots}
         self.bytes_waiting = SLOT_OVERHEAD_BYTES * len(self._slots)
+
+    def close(self) -> None:
+        """Accept only removals from now on: another process stores, perhaps by other rules.
+
+        What waits is written at once. What cannot be written now is dropped, on disk too: by the
+        next attempt, the other process has perhaps removed all that was stored by these rules.
+        """
+        self.closed = True
+        if self._has_failed:
+            self.forget_bodies()
 
     def may_have(self, key: bytes) -> bool:
         """Return whether the disk has, or will have, an entry for a key."""
@@ -445,7 +456,7 @@ class WriteBehind:
 
     def done(self) -> bool:
         """Note that the batch is on disk; return whether all removals are on disk now."""
-        self._under_way = None
+        self._under_way, self._has_failed = None, False
         self._is_quiet = self.personal and not (self._slots or self._removing)
         return not self._removing
 
@@ -454,6 +465,7 @@ class WriteBehind:
         batch, self._under_way = self._under_way, None
         if batch is None:
             return
+        self._has_failed = True
         slots = dict(batch.slots)
         for key, waits in batch.slots.items():
             if not waits.slot:
@@ -468,6 +480,6 @@ class WriteBehind:
         removals.add(self._removals)
         self._slots, self._removals, self._removing = slots, removals, bool(removals)
         self.bytes_waiting = sum([waits.size for waits in slots.values()])
-        if self.bytes_waiting > self._bytes_max:
+        if self.closed or self.bytes_waiting > self._bytes_max:
             self.forget_bodies()
         self._since, self._not_before = now, now + RETRY_S

@@ -1,5 +1,6 @@
 """`retter store`: what it says of a folder, and what it does with it."""
 
+import errno
 import fcntl
 import gzip
 import json
@@ -353,6 +354,23 @@ def test_mistakes_are_one_line_that_says_what_to_do(store: Path, tmp_path: Path)
     with lmdb.open(str(other), max_dbs=2) as env, env.begin(write=True) as txn:
         txn.put(b"theirs", b"data")
     assert "of another program" in refusal("info", "--store", str(other))
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "; the list of readers (lock.mdb) needs a few KiB"), (errno.EIO, "")],
+)
+def test_a_disk_that_is_full_or_broken_is_no_matter_of_who_asks(
+    store: Path, monkeypatch: Any, number: int, advice: str
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (store / "lock.mdb").unlink()
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    with pytest.raises(ConfigError) as refusal:
+        main(["info", "--store", str(store)])
+    assert str(refusal.value) == f"store: {store}: {os.strerror(number)}{advice}"
 
 
 def test_a_store_of_a_later_version_is_not_read(store: Path, capsys: Any) -> None:

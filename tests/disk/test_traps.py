@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from retter.disk.change import NAMES_TRIED_MAX
 from retter.disk.database import Database
 from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, Folder, damage_of, file_system
+from retter.disk.inspection import used_by
+from retter.disk.opening import open_shelf
 from retter.store.record import BODY, STORED_AT
 from retter.store.write_behind import Batch, Found, Purge, Removals, Written
 from tests.store.test_packing import record
-from tests.support.disk import Clock, Later, open_at
+from tests.support.disk import Clock, Immediately, Later, disk_settings, open_at
 
 NOW, WALL = 1000.0, 1_700_001_000.0
 HERE = Path(__file__).parent.parent.parent
@@ -379,6 +382,37 @@ def test_a_second_retter_on_the_same_folder_is_told_so(tmp_path: Path) -> None:
     open_at(tmp_path, Clock()).close()
 
 
+def test_a_successor_with_another_folder_takes_the_lock_of_that_one(tmp_path: Path) -> None:
+    """With the lock of the folder before it, a second RETTER could write to the new one."""
+    before = open_at(tmp_path / "before", Clock())
+    settings, fd = disk_settings(tmp_path / "other"), os.dup(before.lock_fd)
+    successor = open_shelf(settings, Immediately(), Immediately(), Clock().monotonic, lock_fd=fd)
+    with pytest.raises(ConfigError, match="used by another RETTER"):
+        open_at(tmp_path / "other", Clock())
+    before.close()
+    open_at(tmp_path / "before", Clock()).close()
+    successor.close()
+
+
+def test_a_successor_says_that_it_uses_the_folder_when_it_serves(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    before, number = open_at(tmp_path, Clock()), os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: number + 1)
+    successor = open_shelf(
+        disk_settings(tmp_path),
+        Immediately(),
+        Immediately(),
+        Clock().monotonic,
+        lock_fd=os.dup(before.lock_fd),
+    )
+    assert used_by(str(tmp_path)) == number
+    successor.claim()
+    before.close()
+    assert used_by(str(tmp_path)) == number + 1
+    successor.close()
+
+
 def test_nobody_else_may_look_in(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -500,6 +534,80 @@ def test_a_write_that_fails_is_done_again(tmp_path: Path, monkeypatch: Any) -> N
 
 def _no_space(*_: Any) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_note_that_fails_is_written_with_the_entries_that_need_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Else entries would stand beside the rules of others after the next start."""
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf._database, "set_notes", _no_space)
+        shelf.set_note("rules", {"new": True})
+    assert shelf.note_of("rules") is None
+    for key, waits in batch({"/a": b"a"}).slots.items():
+        shelf.behind.changed(key, waits.slot, (), NOW)
+    clock.now += 6.0
+    shelf.tick(clock.now)
+    assert (shelf.figures.commits, shelf.note_of("rules")) == (1, {"new": True})
+    assert not shelf._notes
+    shelf.close()
+
+
+def test_what_could_not_be_written_is_dropped_when_another_process_takes_over(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """By the next attempt that process may have emptied the store, because its rules differ."""
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock)
+    shelf.set_note("rules", {"old": True})
+    for key, waits in batch({"/a": b"a"}).slots.items():
+        shelf.behind.changed(key, waits.slot, (), NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf._database, "commit", _no_space)
+        patched.setattr(shelf._database, "set_notes", _no_space)
+        shelf.set_note("rules", {"old": False})
+        clock.now += 6.0
+        shelf.tick(clock.now)
+    shelf.lend()
+    shelf._database.set_notes({"rules": {"of the successor": True}})
+    clock.now += 6.0
+    shelf.tick(clock.now)
+    assert shelf.behind.is_clean and shelf._database.entries == 0
+    assert shelf.note_of("rules") == {"of the successor": True}
+    shelf.close()
+
+
+def test_what_fails_while_another_process_takes_over_is_dropped(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    clock, writer = Clock(NOW), Later()
+    shelf = open_at(tmp_path, clock, writer=writer)
+    for key, waits in batch({"/a": b"a"}).slots.items():
+        shelf.behind.changed(key, waits.slot, (), NOW)
+    clock.now += 6.0
+    shelf.tick(clock.now)
+    shelf.lend()
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf._database, "commit", _no_space)
+        writer.work()
+    clock.now += 6.0
+    shelf.tick(clock.now)
+    writer.work()
+    assert shelf.behind.is_clean and shelf._database.entries == 0
+    shelf.close()
+
+
+def test_a_folder_that_is_gone_when_the_successor_has_failed_is_left(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    shelf = open_at(tmp_path / "store", Clock(NOW))
+    shelf.lend()
+    shutil.rmtree(tmp_path / "store")
+    shelf.take_back()
+    assert not shelf.lent and "journal" in shelf.trouble
+    shelf.close()
 
 
 def test_a_disk_that_cannot_be_read_is_left_alone_and_set_aside(

@@ -1,5 +1,6 @@
 """The supervisor, with workers that are no processes: the test speaks for them."""
 
+import fcntl
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from retter.base.shared_memory import LAYOUT
 from retter.config.settings import ConfigError, Settings
+from retter.disk.inspection import used_by
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import ListenError
@@ -557,7 +559,7 @@ def test_a_successor_leaves_the_store_that_was_found_broken(
     stage.end(first, stage.workers[0], signal.SIGBUS)
     first._on_signal(signal.SIGUSR2)
     lock_fd, before = first._store_lock_fd, len(stage.workers)
-    inherited(stage, inheritance.given["workers"], first._memory_fd, lock_fd)
+    inherited(stage, inheritance.given["workers"], first._memory_fd, os.dup(lock_fd))
     second = stage.open(
         store=folder if same else other, store_disk_bytes=1 << 20, store_memory_bytes=8 << 20
     )
@@ -585,6 +587,59 @@ def test_a_successor_that_never_served_leaves_the_store_to_the_process_before(
     second._close()
     assert folder.is_dir() is not served
     os.close(second._store_lock_fd)
+
+
+@pytest.mark.parametrize("to_disk", [False, True])
+def test_what_the_process_before_had_as_a_store_is_given_back(
+    stage: Stage, tmp_path: Path, to_disk: bool
+) -> None:
+    """Its lock, and its folder in memory: that of `--store` stays."""
+    left, store = tmp_path / "left", tmp_path / "store"
+    left.mkdir()
+    first = stage.serving()
+    workers = {
+        "count": 2, "generation": 0, "layout": LAYOUT, "pid": 4242,
+        "store": str(left), "temporary_store": str(left) if to_disk else "",
+    }  # fmt: skip
+    lock_fd = os.open(left / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    inherited(stage, workers, first._memory_fd, lock_fd)
+    stage.patch.setattr(os, "getppid", lambda: 4242)
+    changes = {"store": str(store), "store_disk_bytes": 1 << 20} if to_disk else {}
+    second = stage.serving(store_memory_bytes=8 << 20 if to_disk else 0, **changes)
+    with open(left / "lock") as again:
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    step(second)
+    assert left.is_dir(), "the workers of the process before still use it"
+    stage.patch.setattr(os, "getppid", lambda: 1)
+    step(second)
+    assert left.is_dir() is not to_disk
+    if second._store_lock_fd >= 0:
+        os.close(second._store_lock_fd)
+
+
+def test_a_successor_says_that_it_uses_the_folder_when_it_serves(
+    stage: Stage, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "store")
+    how: dict[str, Any] = {
+        "store": folder, "store_disk_bytes": 1 << 20, "store_memory_bytes": 8 << 20
+    }  # fmt: skip
+    first = stage.serving(**how)
+    first._inheritance = inheritance = FakeInheritance()
+    first._on_signal(signal.SIGUSR2)
+    number = os.getpid()
+    stage.patch.setattr(os, "getpid", lambda: number + 1)
+    inherited(stage, inheritance.given["workers"], first._memory_fd, first._store_lock_fd)
+    second = stage.open(**how)
+    step(second)
+    assert used_by(folder) == number
+    for worker in stage.workers[2:]:
+        worker.say(Kind.READY)
+    step(second)
+    assert used_by(folder) == number + 1
+    for fd in (first._store_lock_fd, inheritance.its_ready):
+        os.close(fd)
 
 
 def test_a_memory_in_which_another_version_writes_otherwise_needs_a_restart(stage: Stage) -> None:

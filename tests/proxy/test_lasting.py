@@ -1,14 +1,18 @@
 """A proxy with a disk behind its store: what its clients see, and what is waited for."""
 
+import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from retter.breaker import Mode
+from retter.config.settings import Settings
 from retter.disk.hot_key import READS_PER_COPY
 from retter.disk.opening import open_shelf
-from retter.proxy.lasting import may_be_kept, written_rules
+from retter.process.running import RunningProxy
+from retter.proxy.lasting import may_be_kept, open_disk, written_rules
 from retter.proxy.withdrawals import DOUBT_S
 from retter.store.owner import OwnerRules
 from retter.store.store import STEP_S
@@ -185,6 +189,29 @@ def test_rules_that_tell_fewer_apart_keep_it(site: Site) -> None:
     fetch(proxy, "/page", "everyone's")
     site.stop()
     assert status_of(fetch_dead(site.start(ignore_cookies=("theme",)), "/page")) == 200
+
+
+def test_a_successor_that_has_failed_leaves_the_rules_of_this_process(site: Site) -> None:
+    """It notes its own before it serves. Else the next start would believe them."""
+    proxy = site.start(ignore_cookies=("theme",))
+    running = RunningProxy(proxy.proxy)
+    disk = proxy.proxy.services.disk
+    assert disk is not None
+    disk.lend()
+    disk._database.set_notes({"rules": written_rules(OwnerRules(secret=b"s" * 32), "all")})
+    running.not_handed_over()
+    fetch(proxy, "/page", "for one theme", {"Cookie": "theme=dark"})
+    site.stop()
+    assert status_of(fetch_dead(site.start(), "/page")) == 502
+
+
+def test_a_process_without_a_store_gives_back_the_lock_of_the_one_before(tmp_path: Path) -> None:
+    before = disk_settings(tmp_path)
+    shelf = open_shelf(before, Immediately(), Immediately(), lambda: 1000.0)
+    settings, fd = Settings(upstream="127.0.0.1:1"), os.dup(shelf.lock_fd)
+    assert open_disk(settings, Mock(), lock_fd=fd) is None
+    shelf.close()
+    open_shelf(before, Immediately(), Immediately(), lambda: 1000.0).close()
 
 
 def test_another_policy_empties_the_disk(site: Site) -> None:
