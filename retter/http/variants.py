@@ -152,9 +152,17 @@ def _kind_of(media_type: bytes) -> bytes:
     return _JSON if b"json" in media_type else _ACCEPTED.get(media_type, b"")
 
 
+def may_accept_anything(variant_key: bytes) -> bool:
+    """Return whether a client with this variant key may name no type of its own."""
+    return variant_key.find(b"accept: ") < 0
+
+
 def accepts_anything(request: RequestHead, variant_key: bytes) -> bool:
     """Return whether a client names no type of its own: no Accept, or `*/*` alone."""
-    return b"accept: " not in variant_key and request.combined(b"accept").strip() in (b"", b"*/*")
+    return may_accept_anything(variant_key) and request.combined(b"accept").strip() in (
+        b"",
+        b"*/*",
+    )
 
 
 @lru_cache(maxsize=64)  # nearly always b""

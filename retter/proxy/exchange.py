@@ -529,6 +529,10 @@ class Exchange(Work):
         client_number, had_stored = permit.client, permit.has_stored
         breaker.finished_whole(now, permit)  # the permit may be another's from here on
         if is_page:
+            if entry is None and identity.session:  # as in `Keeper.keep`
+                services.owner_rules.seen.known.answered(
+                    identity.marks, now, identity.owner in services.store.shelves.owner_keys
+                )
             try:
                 services.store.put(
                     identity, parsed.head, head, body, self.started_at, now, False,

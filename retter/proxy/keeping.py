@@ -109,7 +109,8 @@ class Keeper:
         """
         rules = self._rules
         if identity.session:
-            rules.seen.known.answered(identity.marks, now)
+            has_more = identity.owner in self._store.shelves.owner_keys
+            rules.seen.known.answered(identity.marks, now, has_more)
         if not head.set_cookies:
             return self._store.put(identity, request, head, body, requested_at, now, False, client)
         incomplete = gives_cookie(request, head, rules)

@@ -101,8 +101,14 @@ class KnownSessions:
             if len(self._given) > GIVEN_MAX:
                 self._given.popitem(last=False)
 
-    def answered(self, marks: tuple[int, ...], now: float) -> None:
-        """Note that the response to a request with these sessions was stored for its owner."""
+    def answered(self, marks: tuple[int, ...], now: float, has_more: bool = True) -> None:
+        """Note that the response to a request with these sessions was stored for its owner.
+
+        Args:
+            has_more: Its owner has a stored response already. The first one says nothing of a
+                session that was not seen to be set: who makes up one for each request would fill
+                the table, and to note each takes 2,500 instructions of the processor.
+        """
         for mark in marks:
             if mark in self._issued:
                 self._issued.move_to_end(mark)
@@ -116,7 +122,7 @@ class KnownSessions:
                 if self.told is not None:
                     self.told.known(mark, "issued", 0.0)
                 return
-        if marks:
+        if has_more and marks:
             self._keep(marks[0], now)
 
     def _keep(self, mark: int, now: float) -> None:

@@ -37,7 +37,11 @@ def select(
     best: Record | None = None
     best_likeness = -1
     wanted: Soft | None = None
+    variant_key = identity.variant_key
     for record in slot:
+        # A look at the first condition of `is_for`, which most entries of others do not meet.
+        if record[VARIANT_KEY] != variant_key:
+            continue
         if not is_for(record, identity, request, secret, generation):
             continue
         if len(slot) == 1:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
-from retter.http.variants import ORIGIN_MARK, soft_of
+from retter.http.variants import ORIGIN_MARK, may_accept_anything, soft_of
 from retter.store.accounting import Shelves
 from retter.store.changes import Changes
 from retter.store.forms import StoredForms
@@ -277,12 +277,24 @@ class ResponseStore:
         self._counts.expired += 1
         self.shelves.tell(key, now)
 
-    def has_any(self, identity: Identity) -> bool:
-        """Return whether a response to this URL is stored that this client might get."""
-        slots, public = self.shelves.slots, identity.public_key
-        if identity.key in slots and self.taken_back.holds(identity.key):
-            return True
-        return public is not None and public in slots and self.taken_back.holds(public)
+    def has_for(self, identity: Identity, request: RequestHead, now: float) -> bool:
+        """Return whether an entry is stored that this request selects, usable or not.
+
+        It is the one that `peek` returns, unless that is withdrawn.
+        """
+        key, slots = identity.key, self.shelves.slots
+        if self.behind is None and identity.rolling is None and key not in slots:
+            # Nearly always only everyone's entries are there, of other variants. To see that here
+            # takes a quarter of what `peek` takes.
+            variant_key = identity.variant_key
+            for record in slots.get(identity.public_key or b"", ()):
+                if record[VARIANT_KEY] == variant_key:
+                    break
+            else:
+                if not may_accept_anything(variant_key):
+                    return False
+        stored = self.peek(identity, request, now)[0]
+        return stored is not None and stored.age_max_s != WITHDRAWN
 
     def peek(
         self, identity: Identity, request: RequestHead, now: float
@@ -330,7 +342,7 @@ class ResponseStore:
 
         They are copied to memory if they are read often, since to copy an entry and evict another
         one costs more than a few reads. Entries of which `find` may return none are copied at once:
-        `has_any` must know of them.
+        `is_doubtful` (learning.py) must know of them.
         """
         behind = self.behind
         if behind is None:

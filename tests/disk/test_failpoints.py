@@ -190,8 +190,10 @@ def test_a_page_of_the_disk_that_may_not_spare_the_application_is_known_all_the_
     lasting.disk.flush()
     lasting.forget()
     assert get(lasting, b"/mine", ALICE) is None
-    identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
-    assert lasting.store.has_any(identity)
+    asked = request(ALICE, target=b"/mine")
+    identity = identify(asked, lasting.rules)
+    assert identity.key in lasting.store.shelves.slots
+    assert lasting.store.has_for(identity, asked, clock.now)
     lasting.disk.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.breaker import Mode
 from retter.compression.compressors import compressor
 from retter.http.known_names import FAILURE_TEXTS
 from retter.http.message import ResponseHead
@@ -446,6 +447,29 @@ def test_a_late_answer_is_trouble() -> None:
     assert body_of(client.received()) == PAGE  # patience
     proxy.upstream.sends(html(PAGE[:1000]))
     assert shown_in_need(proxy) == PAGE
+
+
+@pytest.mark.parametrize(
+    ("accept", "doubtful"),
+    [("text/html", False), ("application/json", True), ("*/*", False)],
+    ids=["another variant", "this variant", "anything"],
+)
+def test_a_page_that_is_stored_for_others_alone_is_nothing_to_compare_with(
+    accept: str, doubtful: bool
+) -> None:
+    """The response goes the short way. Not so if an unsafe method has superseded what is stored."""
+    proxy = FakeProxy(compress=())
+    client = proxy.client(get("/page", headers={"Accept": "application/json"}))
+    proxy.upstream.sends(reply(b'{"page": 1}'))
+    client.sends(b"POST /page HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n\r\n")
+    proxy.upstream.sends(reply(b"done"))
+    services, now = proxy.services, proxy.loop.now
+    asked = get("/page", headers={"Accept": accept, "Cookie": f"PHPSESSID={'5' * 32}"})
+    parsed = services.heads.parse(asked, False, services.heads.request_memos[False, b"http"])
+    assert services.store.find(parsed.identity, parsed.head, now) is None
+    assert is_doubtful(services, parsed, None, HTML, b"body", now) is doubtful
+    services.breaker.circuit.set_mode(now, Mode.OPEN)
+    assert is_doubtful(services, parsed, None, HTML, b"body", now), "it may be a failure's text"
 
 
 # -- What it costs

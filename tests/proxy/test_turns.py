@@ -8,6 +8,7 @@ import pytest
 
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER
 from retter.proxy.waiting_page import WORDS
+from retter.store.known_sessions import GIVEN_MAX, ISSUED, KEPT, KEPT_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
@@ -278,6 +279,42 @@ def test_who_has_a_session_that_the_application_set_is_known() -> None:
     assert lane_of_next(proxy, get("/other", headers=made_up), "192.0.2.9") == STRANGER
     both = {"Cookie": f"{session}; PHPSESSID2=x; auth_token={'b' * 40}"}
     assert lane_of_next(proxy, get("/third", headers=both), "192.0.2.9") == KNOWN
+
+
+def test_a_session_that_is_in_use_is_remembered_though_its_pages_are_plain() -> None:
+    """However many a crawler is given meanwhile. It counts from its second page on."""
+    session = "PHPSESSID=0123456789abcdef0123456789abcdef"
+    proxy = FakeProxy(compress=())
+    client = proxy.client(get("/login"))
+    proxy.upstream.sends(reply(headers={"Set-Cookie": f"{session}; path=/"}))
+    for path in ("/one", "/two"):
+        client.sends(get(path, headers={"Cookie": session}))
+        proxy.upstream.sends(reply(b"plain"))
+    known = proxy.services.owner_rules.seen.known
+    for mark in range(GIVEN_MAX + 1):
+        known.given(mark)
+    parsed = proxy.services.heads.parse(
+        get("/", headers={"Cookie": session}),
+        False,
+        proxy.services.heads.request_memos[False, b"http"],
+    )
+    assert known.standing_of(parsed.identity.marks, 0.0)[0] == ISSUED
+
+
+def test_a_session_that_was_not_seen_to_be_set_is_known_once_it_has_had_pages_for_a_while() -> None:
+    proxy = FakeProxy(compress=())
+    headers = {"Cookie": "PHPSESSID=0123456789abcdef0123456789abcdef"}
+    client = proxy.client()
+    known = proxy.services.owner_rules.seen.known
+    found: list[int] = []
+    for path in ("/one", "/two", "/three"):
+        client.sends(get(path, headers=headers))
+        proxy.upstream.sends(reply(b"plain"))
+        found.append(len(known))
+    assert found == [0, 1, 1], "who makes up one for each request takes no place"
+    request_memo = proxy.services.heads.request_memos[False, b"http"]
+    parsed = proxy.services.heads.parse(get("/", headers=headers), False, request_memo)
+    assert known.standing_of(parsed.identity.marks, proxy.loop.now + KEPT_S)[0] == KEPT
 
 
 def test_a_crawler_by_its_own_word_waits_behind_all_others() -> None:
