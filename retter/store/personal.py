@@ -245,7 +245,10 @@ def shows_its_client(request: RequestHead, body: bytes) -> bool:
     browser sends octets there that end an attribute. A Referer of the same site is no news to it.
     Request ids are the client's own too.
     """
-    if _unlike_browsers(request) or (request.ids and any(one in body for one in request.ids)):
+    ids = request.ids
+    if _unlike_browsers(request) or len(ids) * len(body) > SEARCHED_BYTES_MAX:
+        return True  # in the latter case, there is too much to search
+    if any(one in body for one in ids):
         return True
     referer = _news_of_referer(request)
     # Up to what is escaped in a page.

@@ -10,6 +10,7 @@ from retter.store.owner import OwnerRules
 from retter.store.personal import (
     CANDIDATES_MAX,
     PART_BYTES_MIN,
+    SEARCHED_BYTES_MAX,
     VALUES_BYTES_MAX,
     carries_nonce,
     gives_cookie,
@@ -54,6 +55,14 @@ def test_a_session_that_begins_with_a_token_in_a_field_is_personal() -> None:
     assert is_personal(request_head(), begins, b"page", RULES)
     colour = response_head(token, set_cookies=(b"colour=red",))
     assert not is_personal(request_head(), colour, b"page", RULES)
+
+
+def test_a_page_is_searched_for_so_many_request_ids_only_as_takes_no_time() -> None:
+    """One request could have 100 of them, and a megabyte is searched in half a millisecond."""
+    asks = request_head()
+    asks.ids = tuple([b"chosen-%d" % number for number in range(100)])
+    assert not shows_its_client(asks, b"x" * (SEARCHED_BYTES_MAX // 100))
+    assert shows_its_client(asks, b"x" * (SEARCHED_BYTES_MAX // 100 + 1))
 
 
 @pytest.mark.parametrize(
