@@ -165,6 +165,9 @@ _FACT_FIELDS: Final = frozenset(
 # But a shared cache must not ignore Cookie in a Vary (RFC 9111 section 4.1).
 _NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
 _NOT_VARIED_SHARED: Final = frozenset((b"accept-encoding",))
+# RETTER writes these fields for each client. A response that varies by one of them belongs to one
+# address, as if its Vary had been `*`.
+_OF_ONE_CLIENT: Final = frozenset((b"*", b"x-forwarded-for", b"x-real-ip"))
 # RFC 9111 section 3.2: a 304 never changes these. Some of them describe the stored body.
 _KEPT_ON_REFRESH: Final = frozenset(
     (
@@ -191,6 +194,8 @@ _KEPT_ON_REFRESH: Final = frozenset(
 
 def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | None:
     """Read the fields of a response; None if it must not be stored (`Vary: *`, many codings).
+
+    Nor must one that varies by the client's address.
 
     With `shared`, its Cache-Control limits the age at which it is served (RFC 9111 section 4.2.4).
     """
@@ -251,7 +256,7 @@ def _age_s(value: bytes | None) -> int:
 def vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
     """Return the fields that Vary names and that separate variants, or None for `*`.
 
-    It is also None if there are too many names.
+    It is also None if there are too many names, or one of them tells the client's address.
     """
     return None if value.count(b",") >= VARY_NAMES_MAX else _vary_names_of(value, shared)
 
@@ -259,7 +264,7 @@ def vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
 @lru_cache(maxsize=256)  # a site has few distinct ones
 def _vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
     names = {name.strip(b" \t").lower() for name in value.split(b",")}
-    if b"*" in names:
+    if not _OF_ONE_CLIENT.isdisjoint(names):
         return None
     return tuple(sorted(names - (_NOT_VARIED_SHARED if shared else _NOT_VARIED) - {b""}))
 

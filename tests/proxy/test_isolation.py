@@ -628,3 +628,15 @@ def test_a_304_gives_nobody_the_session_that_it_begins() -> None:
     site.goes_down()
     got = site.ask("/")
     assert (got.stored, got.field("Link")) == (True, None)
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x-real-ip", "Accept, X-Real-IP"])
+@pytest.mark.parametrize("trusted", [(), ("192.0.2.9",)])
+def test_what_varies_by_the_address_is_for_nobody_else(name: str, trusted: tuple[str, ...]) -> None:
+    """RETTER writes these fields: what the client sent does not tell the addresses apart."""
+    site = Site(lambda asked: page(asked.fields["x-real-ip"], Vary=name), trusted_proxies=trusted)
+    for _ in range(2):
+        site.ask("/", address="192.0.2.9", headers={"X-Forwarded-For": "203.0.113.1"})
+    site.goes_down()
+    assert not site.ask("/", address="192.0.2.9", headers={"X-Forwarded-For": "203.0.113.2"}).stored
+    assert not site.ask("/", address="198.51.100.1").stored
