@@ -109,6 +109,10 @@ class Folder:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
                 raise ConfigError(f"store: {path} is not a folder")
             os.makedirs(self.path, 0o700, exist_ok=True)
+            if self._is_anothers():
+                raise ConfigError(
+                    f"store: {path} holds files of others; name a folder that is new or empty"
+                )
             with contextlib.suppress(PermissionError):  # a volume of another user
                 os.chmod(self.path, 0o700)
             self._look_at_files(path)
@@ -120,6 +124,16 @@ class Folder:
         except ConfigError:
             self.close()
             raise
+
+    def _is_anothers(self) -> bool:
+        """Return whether others use the folder, as with `--store /var/lib`: it is closed to them.
+
+        A file system of its own may have `lost+found`.
+        """
+        if not os.stat(self.path).st_mode & 0o077:
+            return False
+        names = set(os.listdir(self.path)) - {"lost+found"}
+        return bool(names) and names.isdisjoint((DATA, SECRET))
 
     def _look_at_files(self, shown: str) -> None:
         """Refuse a folder with a named pipe: who opens one waits for ever for its other end.

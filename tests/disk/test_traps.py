@@ -874,6 +874,28 @@ def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) 
     assert store.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [(["mail", "lock"], True), (["lost+found"], False), (["cache", "secret"], False)],
+)
+def test_a_folder_that_others_use_is_not_closed_to_them(
+    tmp_path: Path, names: list[str], refused: bool
+) -> None:
+    """As with `--store /var/lib`, in place of a folder in it."""
+    folder = tmp_path / "lib"
+    folder.mkdir(mode=0o755)
+    for name in names:
+        (folder / name).touch()
+    if refused:
+        with pytest.raises(ConfigError, match="holds files of others; name a folder that is new"):
+            open_at(folder, Clock())
+        assert folder.stat().st_mode & 0o777 == 0o755
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    else:
+        open_at(folder, Clock()).close()
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_files_that_others_could_read_are_closed_to_them(tmp_path: Path) -> None:
     """As after a copy, or from a backup. Files of others stay as they are."""
     _store_pages(tmp_path)
