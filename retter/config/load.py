@@ -173,7 +173,7 @@ def _read_toml(path: str, named_by: str) -> dict[str, object]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{named_by}: {path}: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deeply
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 

@@ -574,6 +574,7 @@ def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
         ("drain = 1979-05-27", "drain: datetime.date(1979, 5, 27) is not a duration"),
         ("drain = ", "not a TOML file: Invalid value"),
         ("drain = 1\ndrain = 2", "not a TOML file: Cannot overwrite a value"),
+        (f"drain = {'[' * 5000}1{']' * 5000}", "not a TOML file"),
     ],
 )
 def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
