@@ -100,7 +100,6 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     # Tracing and queueing
     b"tracestate",
     b"b3",
-    b"x-b3-traceid",
     b"x-b3-spanid",
     b"x-b3-parentspanid",
     b"x-b3-sampled",
@@ -122,6 +121,7 @@ REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
     b"request-id",
     b"correlation-id",
     b"x-trace-id",
+    b"x-b3-traceid",
     b"traceparent",
     b"x-amzn-trace-id",
     b"x-cloud-trace-context",

@@ -238,12 +238,16 @@ def wrote_to_be_shown(request: RequestHead) -> bool:
     return bool(request.ids) or _unlike_browsers(request) or bool(_news_of_referer(request))
 
 
-def shows_its_client(request: RequestHead, body: bytes) -> bool:
+def shows_its_client(request: RequestHead, body: bytes, head: bytes = b"") -> bool:
     """Return whether a page may contain what its client wrote into its head to be shown to others.
 
-    Applications write the Referer into links that lead back, and the User-Agent into attributes. No
-    browser sends octets there that end an attribute. A Referer of the same site is no news to it.
-    Request ids are the client's own too.
+    Applications write the Referer into links that lead back, and the User-Agent or the language
+    into attributes. No browser sends octets there that end an attribute. A Referer of the same site
+    is no news to it. Request ids are the client's own too.
+
+    Args:
+        head: The fields of the response. They may have the Referer (Refresh, Link); an id there
+            leads nobody anywhere.
     """
     ids = request.ids
     if _unlike_browsers(request) or len(ids) * len(body) > SEARCHED_BYTES_MAX:
@@ -255,6 +259,7 @@ def shows_its_client(request: RequestHead, body: bytes) -> bool:
     shown = referer.replace(b"'", b"&").partition(b"&")[0]
     if not shown:
         return False
+    body = b"\n".join((head, body))
     whole = len(shown) == len(referer)
     parameter = quote_from_bytes(shown, safe="").encode()
     lower = _escapes.sub(lambda escape: escape[0].lower(), parameter)
@@ -269,21 +274,26 @@ def shows_its_client(request: RequestHead, body: bytes) -> bool:
 
 
 def _unlike_browsers(request: RequestHead) -> bool:
-    """Return whether a Referer or User-Agent has octets that browsers never send, or comes twice.
+    """Return whether a field has octets that browsers never send, or a Referer or User-Agent twice.
 
     Which of two an application shows is not known.
     """
     agents = places = 0
     for name, value in request.fields:
+        if b"<" in value and name != b"cookie":
+            return True
         if name == b"user-agent":
             agents += 1
-            if b"<" in value or b'"' in value or b"'" in value:
+            if b'"' in value or b"'" in value:
                 return True
-        elif name == b"referer":
-            places += 1
-            if b"<" in value or b'"' in value:
+        elif name in _UNQUOTED:
+            places += name == b"referer"
+            if b'"' in value:
                 return True
     return agents > 1 or places > 1
+
+
+_UNQUOTED: Final = frozenset((b"referer", b"origin", b"accept-language", b"accept-charset"))
 
 
 def _news_of_referer(request: RequestHead) -> bytes:

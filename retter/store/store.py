@@ -503,10 +503,11 @@ class ResponseStore:
             + len(key) + len(head) + len(etag) + len(last_modified) + len(variant_key)
         )  # fmt: skip
         if not shelves.fits(owner, size + len(body)) or (
-            # The page contains a text that the client has chosen, and everyone would get it.
-            not owner
+            # The page contains a text that the client has chosen, and others would get it: all who
+            # have no cookies, or the same ones (`lang=de`).
+            not identity.session
             and wrote_to_be_shown(request)
-            and self._shows_its_client(request, body, facts.content_coding)
+            and self._shows_its_client(request, head, body, facts.content_coding)
         ):
             self._counts.refused += 1
             return False
@@ -560,9 +561,13 @@ class ResponseStore:
             shelves.tell(key, now, (record, *others))
         return True
 
-    def _shows_its_client(self, request: RequestHead, body: bytes, coding: bytes) -> bool:
+    def _shows_its_client(
+        self, request: RequestHead, head: bytes, body: bytes, coding: bytes
+    ) -> bool:
+        if request.first(b"authorization") is not None:
+            return False  # it is a secret, so nobody else gets the page
         text = self.plain_body(body, coding)
-        return text is None or shows_its_client(request, text)
+        return text is None or shows_its_client(request, text, head)
 
     def _with_room_for_one(
         self, others: tuple[Record, ...], owner: bytes, client: int

@@ -273,24 +273,52 @@ def test_an_answer_after_which_the_browser_forgets_its_cookies_ends_the_session(
     assert site.ask("/bye", cookie=cookie).stored is (method == "GET" and not ends)
 
 
+@pytest.mark.parametrize("others", [{}, {"Cookie": "lang=de"}, {"X-App": "shop"}])
 @pytest.mark.parametrize(
-    "fields",
+    ("name", "value"),
     [
-        {"Referer": "https://evil.example/login"},
-        {"Referer": "https://shop.example/<script>"},
-        {"User-Agent": "<script>"},
+        ("Referer", "https://evil.example/login"),
+        ("Referer", "https://shop.example/<script>"),
+        ("User-Agent", "<script>"),
+        ("Accept-Language", 'de" onload="evil()'),
+        ("Accept-Charset", 'utf-8" onload="evil()'),
+        ("Origin", 'https://evil.example" onload="evil()'),
+        ("Sec-CH-UA-Platform", '"<script>"'),
+        ("From", "<script>"),
+        ("X-B3-TraceId", "463ac35c9f6413ad"),
     ],
 )
-def test_a_page_that_shows_its_client_does_not_become_everyones(fields: dict[str, str]) -> None:
+def test_a_page_that_shows_its_client_does_not_become_that_of_others(
+    name: str, value: str, others: dict[str, str]
+) -> None:
+    """Of everyone, or of all whom a cookie or a field with the same value does not tell apart."""
+
     def answer(asked: Asked) -> bytes:
-        shown = asked.fields.get("referer", "") + asked.fields.get("user-agent", "")
-        return page(f"<a href='{shown}'>back</a>")
+        shown = asked.fields.get(name.lower(), "")
+        return page(f"<a href='{shown}'>back</a>", Access_Control_Allow_Origin="*")
 
     site = Site(answer)
-    site.ask("/")
-    site.ask("/", headers=fields)
+    site.ask("/", headers=others)
+    site.ask("/", headers={**others, name: value})
     site.goes_down()
-    assert site.ask("/").body == "<a href=''>back</a>"
+    assert site.ask("/", headers=others).body == "<a href=''>back</a>"
+
+
+@pytest.mark.parametrize("name", ["Refresh", "Link"])
+def test_a_page_that_leads_back_by_a_field_does_not_become_everyones(name: str) -> None:
+    site = Site(lambda asked: page("wait", **{name: f"0; url={asked.fields.get('referer', '/')}"}))
+    site.ask("/")
+    site.ask("/", headers={"Referer": "https://evil.example/x"})
+    site.goes_down()
+    assert site.ask("/").field(name) == "0; url=/"
+
+
+@pytest.mark.parametrize("secret", [{"Authorization": "Bearer 1"}, {"Cookie": f"PHPSESSID={ID}"}])
+def test_what_one_person_alone_gets_may_show_the_client(secret: dict[str, str]) -> None:
+    site = Site(lambda asked: page(f'{{"request": "{asked.fields["x-request-id"]}"}}'))
+    site.ask("/", headers={**secret, "X-Request-ID": "463ac35c9f6413ad"})
+    site.goes_down()
+    assert site.ask("/", headers={**secret, "X-Request-ID": "2"}).stored
 
 
 @pytest.mark.parametrize(
