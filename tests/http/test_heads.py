@@ -1,18 +1,25 @@
 """Heads: what they mean, what the other side gets of them, and that the memo cannot be seen."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.base.errors import BadRequest, DownstreamError, LoopDetected, UpstreamMalformed
+from retter.http import request_parser
 from retter.http.framing_rules import check_request_head
 from retter.http.memo import HEAD_COST_PER_BYTE, HEAD_ENTRY_BYTES, SEEN_MAX, HeadMemo
-from retter.http.message import Framing, RequestHead, ResponseHead
+from retter.http.message import Framing, RequestHead, ResponseHead, Soft
 from retter.http.read_buffer import end_of_head
-from retter.http.request_parser import RequestParser
+from retter.http.request_parser import (
+    SOFT_BYTES_REMEMBERED_MAX,
+    SOFTS_REMEMBERED_MAX,
+    RequestParser,
+)
 from retter.http.response_parser import ResponseParser, parse_response
-from retter.http.variants import soft_of
-from tests.support.compiled import attributes
+from retter.http.variants import soft_from, soft_of
+from tests.support.compiled import attributes, replaces_parts
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 
@@ -525,6 +532,37 @@ def test_language_and_device_of_heads_of_one_form() -> None:
         ]
         head = "\r\n".join([*lines, "Accept: */*", "\r\n"]).encode()
         assert soft_of(reads.parse(head)) == soft_of(parser().parse_by_h11(head))
+
+
+@replaces_parts
+def test_languages_and_devices_of_a_form_are_read_once_and_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[object] = []
+
+    def counting(*arguments: Any) -> Soft:
+        read.append(arguments)
+        return soft_from(*arguments)
+
+    monkeypatch.setattr(request_parser, "soft_from", counting)
+    reads = parser()
+
+    def ask(language: str) -> None:
+        lines = ["GET / HTTP/1.1", "Host: a", f"Accept-Language: {language}", "Accept: */*"]
+        head = reads.parse("\r\n".join([*lines, "\r\n"]).encode())
+        assert soft_of(head)[0] == language.partition("-")[0].encode()
+
+    for language in ["de", "fr", "en"] * 5:
+        ask(language)
+    assert len(read) == 3
+    for number in range(SOFTS_REMEMBERED_MAX):
+        ask(f"de-{number}")
+    ask("fr")
+    assert len(read) == 3 + SOFTS_REMEMBERED_MAX + 1, "all are forgotten if there are too many"
+    long = "en-" + "x" * SOFT_BYTES_REMEMBERED_MAX
+    for language in [long, "fr"] * 3:
+        ask(language)
+    assert read.count(read[-1]) == 3, "a long one is read each time"
 
 
 def test_what_is_not_plainly_one_head() -> None:

@@ -1,5 +1,7 @@
 """Who is who: every row of the isolation table, and everything unclear on the safe side."""
 
+from random import Random
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -415,6 +417,20 @@ def test_the_memos_are_bounded_and_change_nothing() -> None:
     long = b"n=" + b"x" * COOKIE_LINE_BYTES_REMEMBERED_MAX
     assert cookies(long, rules) == cookies(long, rules)
     assert long not in rules.cookie_owners.young
+
+
+def test_two_thousand_visitors_that_are_active_are_remembered() -> None:
+    """With the cookies of a browser; in any order, after some pages of each."""
+    rules = OwnerRules(secret=SECRET)
+    lines = [
+        b"_ga=GA1.1.%09d.1731500000; _fbp=fb.1.1731500000000.%09d; _gcl_au=1.1.1490000000; "
+        b"PHPSESSID=5f2b1c9a7e4d3f6b8a%09d; _hjSessionUser_1234567=eyJpZCI6%09dIn0"
+        % (number, number, number, number)
+        for number in range(2000)
+    ]
+    for line in Random(1).choices(lines, k=20_000):
+        cookies(line, rules)
+    assert sum(rules.cookie_owners.get(line) is not None for line in lines) >= 1900
 
 
 def test_no_cookie_value_is_shown() -> None:
