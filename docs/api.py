@@ -329,7 +329,15 @@ OTHERS: Final[dict[str, tuple[Field, ...]]] = {
         Field("forced", "text?", "open, closed or observe"),
         Field("forced_remaining_s", "number?", "for so long; null: the configuration does"),
     ),
-    "POST /api/purge": (Field("purged", "integer", "stored responses that were dropped"),),
+    "POST /api/purge": (
+        Field(
+            "purged",
+            "integer",
+            "stored pages that were dropped: near all workers and on disk, each once; not those of "
+            "other boxes (`--shared`)",
+        ),
+        Field("complete", "truth", "all are counted; if not, there were at least so many"),
+    ),
     "POST /api/pause": _PAUSE,
     "POST /api/resume": (*_PAUSE, Field("released", "integer", "requests that had been held")),
     "any error": (Field("error", "text", "a sentence"),),

@@ -1,6 +1,7 @@
 """Requests to the admin listener: paths, methods and their handlers.
 
-Every handler reads existing figures and answers at once. A new path belongs into the table of
+Every handler reads existing figures and answers at once, except that a purge waits for a thread to
+count what it has dropped. A new path belongs into the table of
 `Api.__init__`: GET if it changes nothing, POST if it does.
 """
 
@@ -23,6 +24,7 @@ from retter.admin.message import (
     AdminRequest,
     EventStream,
     Handler,
+    LaterAnswer,
     Parameters,
     Routes,
     json_answer,
@@ -208,10 +210,18 @@ class Api:
             }
         )
 
-    def _purge(self, request: AdminRequest) -> AdminAnswer:
+    def _purge(self, request: AdminRequest) -> AdminAnswer | LaterAnswer:
         from retter.admin.purge import purge
 
-        return json_answer({"purged": purge(self._services, request.parameters())})
+        later = LaterAnswer()
+        purge(
+            self._services,
+            request.parameters(),
+            lambda pages, complete: later.give(
+                json_answer({"purged": pages, "complete": complete})
+            ),
+        )
+        return later.answer or later
 
     def _pause(self, request: AdminRequest) -> AdminAnswer:
         seconds = _seconds(request.parameters(), PAUSE_S_DEFAULT, PAUSE_S_MAX)

@@ -1,8 +1,8 @@
 """One connection to the admin listener: HTTP/1.1 by h11, one small request at a time.
 
 There is no timer and no task: the listener checks all its connections once a second, and each
-handler answers at once. A client that receives events gets them as they come. One that does not
-read them misses some, and is disconnected if it reads nothing for WRITE_S.
+handler answers at once, or when a thread is done. A client that receives events gets them as they
+come. One that does not read them misses some, and is disconnected if it reads nothing for WRITE_S.
 """
 
 import asyncio
@@ -11,7 +11,15 @@ from typing import Protocol, cast
 
 import h11
 
-from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
+from retter.admin.message import (
+    AdminAnswer,
+    AdminError,
+    AdminRequest,
+    Answer,
+    EventStream,
+    LaterAnswer,
+    error_answer,
+)
 from retter.http.framing_rules import has_control
 from retter.proxy.services import Services
 
@@ -40,7 +48,7 @@ class Listener(Protocol):
 
     def accept(self, connection: "AdminConnection") -> bool: ...
     def lost(self, connection: "AdminConnection") -> None: ...
-    def answer(self, request: AdminRequest) -> AdminAnswer | EventStream: ...
+    def answer(self, request: AdminRequest) -> Answer: ...
     def begins_to_listen(self, connection: "AdminConnection") -> None: ...
 
 
@@ -58,6 +66,7 @@ class AdminConnection(asyncio.Protocol):
         self._blocked = False
         self._after_cr = False  # whether the last received octet was a CR
         self.listens = False  # receives events
+        self._waits = False  # for the answer to its request, which comes later
         self._since = self._loop.time()  # the time of the last event
         self.deadline = self._loop.time() + REQUEST_S
 
@@ -72,10 +81,11 @@ class AdminConnection(asyncio.Protocol):
     def waits_since(self) -> float:
         """Return since when it waits for its client (monotonic seconds).
 
-        Requests are answered at once, so each connection waits for its client: to send a request,
-        to send the rest of it, or to read the response. Infinity if it receives events.
+        Nearly all requests are answered at once, so each connection waits for its client: to send
+        a request, to send the rest of it, or to read the response. Infinity if it receives events,
+        or if its answer comes later.
         """
-        return inf if self.listens else self._since
+        return inf if self.listens or self._waits else self._since
 
     def data_received(self, data: bytes) -> None:
         if self.listens or self._transport is None or self._transport.is_closing():
@@ -166,8 +176,26 @@ class AdminConnection(asyncio.Protocol):
         )
         if isinstance(answer, EventStream):
             self._begin_events()
+        elif isinstance(answer, LaterAnswer):
+            self._wait_for(answer)
         else:
             self._send(answer)
+
+    def _wait_for(self, later: LaterAnswer) -> None:
+        assert self._transport is not None
+        self._waits, self.deadline = True, inf  # whoever gives the answer has a time limit
+        self._transport.pause_reading()  # no more requests before it is there
+        later.then(self._send_later)
+
+    def _send_later(self, answer: AdminAnswer) -> None:
+        self._waits = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        self._send(answer)
+        if self._h11.our_state is h11.DONE:
+            self._h11.start_next_cycle()
+            self._receive()
 
     def _refuse(self, error: AdminError) -> None:
         """Answer a request that cannot be read further, and close."""

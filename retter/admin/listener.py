@@ -10,7 +10,7 @@ from retter.admin.auth import Guard, read_token
 from retter.admin.chart import Chart
 from retter.admin.controls import Controls
 from retter.admin.incidents import Incident
-from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
+from retter.admin.message import AdminError, AdminRequest, Answer, EventStream, error_answer
 from retter.admin.transitions import TransitionHistory
 from retter.admin.watch import Watch
 from retter.breaker import Transition
@@ -149,7 +149,7 @@ class Admin:
         self._connections.discard(connection)
         self._listeners.pop(connection, None)
 
-    def answer(self, request: AdminRequest) -> AdminAnswer | EventStream:
+    def answer(self, request: AdminRequest) -> Answer:
         """Answer a request; never raises."""
         try:
             self._guard.check(request)

@@ -107,6 +107,23 @@ class AdminAnswer:
     fields: tuple[tuple[str, str], ...] = ()
 
 
+class LaterAnswer:
+    """Returned by a handler whose answer comes later, if it has not come already."""
+
+    def __init__(self) -> None:
+        self.answer: AdminAnswer | None = None
+        self._send: Callable[[AdminAnswer], None] = lambda answer: None
+
+    def give(self, answer: AdminAnswer) -> None:
+        """Give the answer."""
+        self.answer = answer
+        self._send(answer)
+
+    def then(self, send: Callable[[AdminAnswer], None]) -> None:
+        """Send the answer when it comes."""
+        self._send = send
+
+
 class EventStream:
     """Returned by a handler for a client that receives events from now on."""
 
@@ -123,7 +140,8 @@ def one(parameters: Parameters, name: str) -> str:
     return values[0] if values else ""
 
 
-Handler = Callable[[AdminRequest], AdminAnswer | EventStream]
+Answer = AdminAnswer | EventStream | LaterAnswer
+Handler = Callable[[AdminRequest], Answer]
 Routes = Mapping[str, Mapping[str, Handler]]
 """Path -> method -> handler. GET stands for HEAD as well."""
 

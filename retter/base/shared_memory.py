@@ -18,6 +18,8 @@ step.
     since      from where a new worker reads each of them
     applied    changes of other boxes that some worker has applied
     figures    what each worker has counted
+    answers    a ring for each worker with what a purge has dropped near it (disk/purge_answers.py)
+    answered   up to where each of these rings is written
 
 Pure: the memory comes from the caller.
 """
@@ -44,17 +46,23 @@ SESSIONS_BYTES: Final = 256 * 1024
 # The figures of a worker with many routes, as JSON: 40 KB. They are there twice.
 FIGURES_BYTES: Final = 2 * 128 * 1024
 
+# What a purge has dropped near a worker: 8,192 keys of 32 octets at most, and as much room again.
+# Untouched, it takes no memory.
+ANSWERS_BYTES: Final = 512 * 1024
+
 # Four keys as JSON take 400 octets.
 SECRETS_BYTES: Final = 1024
 
 # The number of this layout. A process of another version takes over the memory only if it has the
 # same one. Add one after each change of what workers write there.
-LAYOUT: Final = 4
+LAYOUT: Final = 5
 
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096
 
-PLACE_BYTES: Final = 8 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES
+PLACE_BYTES: Final = (
+    9 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES + ANSWERS_BYTES
+)
 
 
 def places_of(workers: int) -> int:
@@ -86,6 +94,8 @@ class SharedMemory:
         since: The same.
         applied: Numbers that any worker writes, each whole (far/siblings.py).
         figures: FIGURES_BYTES for each place.
+        answers: ANSWERS_BYTES for each place.
+        answered: One number for each place, beside each other.
     """
 
     workers: int
@@ -103,6 +113,8 @@ class SharedMemory:
     since: "memoryview[int]"
     applied: "memoryview[int]"
     figures: tuple[memoryview, ...]
+    answers: tuple[memoryview, ...]
+    answered: "memoryview[int]"
 
     def beat(self, place: int, now: float) -> None:
         """Note that the worker at a place is alive."""
@@ -141,4 +153,6 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         positions(),
         part(APPLIED_NUMBERS * NUMBER_BYTES).cast("q"),
         tuple([part(FIGURES_BYTES) for _ in range(places)]),
+        tuple([part(ANSWERS_BYTES) for _ in range(places)]),
+        positions(),
     )

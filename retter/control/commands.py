@@ -308,7 +308,7 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
     state: dict[str, Any] = {}
     with suppress(ControlError):  # it is done, whatever the next answer is
         state = client.state()
-    text = words.purged(found["purged"], options.url or options.prefix or "", state)
+    text = words.purged(found, options.url or options.prefix or "", state)
     return _show(found, options, text)
 
 

@@ -77,29 +77,17 @@ def modes() -> str:
     return table(MODES.items())
 
 
-def purged(n: int, url: str, state: Document) -> str:
+def purged(found: Document, url: str, state: Document) -> str:
     """Return how many pages were dropped, with a hint if there were none."""
-    elsewhere = [
-        words
-        for part, words in (
-            ("workers", "in other workers"),
-            ("disk", "in the store that all share" if "workers" in state else "on disk"),
-            ("shared", "at the other boxes"),
-        )
-        if part in state
-    ]
-    where = "memory" if elsewhere else "the store"
-    text = f"{pages(n)} dropped from {where}"
-    if elsewhere:
-        text += f"; those {_listed(elsewhere)} are dropped too, and not counted"
+    n, complete = found["purged"], found.get("complete", True)
+    text = f"{'' if complete else 'at least '}{pages(n)} dropped from the store"
+    if not complete:
+        text += "; all are dropped, but to count them took too long"
+    if "shared" in state:
+        text += "; those at the other boxes are dropped too, and not counted"
     if not n and url and not url.startswith("/"):
         text += "; were they requested with another host? /path matches any host"
     return f"{textwrap.fill(text, COLUMNS_MAX)}\n"
-
-
-def _listed(words: list[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def clock(at: float, now: float) -> str:

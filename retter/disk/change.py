@@ -1,6 +1,7 @@
 """One write transaction of the database: writes and removes entries, and counts them."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Any, Final, cast
 from zlib import crc32 as _crc32
@@ -26,7 +27,7 @@ from retter.store.packing import (
     with_variants,
 )
 from retter.store.record import BODY
-from retter.store.write_behind import Removals, Slot, Written
+from retter.store.write_behind import Counted, Removals, Slot, Written
 
 
 def _fastest_checksum() -> Callable[[bytes | memoryview], int]:
@@ -40,6 +41,9 @@ def _fastest_checksum() -> Callable[[bytes | memoryview], int]:
 crc32: Final = _fastest_checksum()
 
 _INLINE_BYTES_MAX: Final = 2000  # LMDB stores larger values on separate pages
+
+# Entries that are looked at before other threads may run.
+TURN_ENTRIES: Final = 64
 
 # Names of bodies with one checksum and one length that are tried before a hash is computed. Two
 # such bodies are rare, unless somebody makes them.
@@ -319,9 +323,27 @@ class Change:
     def _purge(self, removals: Removals) -> None:
         keys: list[bytes] = []
         with self._txn.cursor(self._trees.records) as cursor:
-            for packed_key, data in cursor:
+            for packed_key, data in in_turns(cursor):
                 key = key_of_packed(data)
                 if not key or any(purge.fits(key) for purge in removals.purges):
                     keys.append(packed_key)
-        for packed_key in keys:
+        for packed_key in in_turns(keys):
             self.delete_key(packed_key)
+
+    def counted(self, counted: Counted) -> int:
+        """Remove what a purge removes; return how many slots there were, here or in memory."""
+        pages, used = counted.pages, self._trees.used
+        near = set(pages.others)
+        near.update([slot_key(key, self._site_key) for key in in_turns(pages.keys)])
+        alone = sum([self._txn.get(key, None, used) is None for key in in_turns(near)])
+        before = self.entries
+        self.remove(counted.removals)
+        return max(0, before - self.entries) + alone
+
+
+def in_turns(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield values; other threads may run from time to time."""
+    for number, value in enumerate(values):
+        if not number % TURN_ENTRIES:
+            time.sleep(0)
+        yield value

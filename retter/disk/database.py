@@ -5,14 +5,15 @@ database open (shared_opening.py); all of them read and write it.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import lmdb
 
-from retter.disk.change import Change, count_struct, crc32, table_key, use_struct
+from retter.disk.change import TURN_ENTRIES, Change, count_struct, crc32, table_key, use_struct
 from retter.disk.environment import READERS_MAX, Damaged, Environment, Full
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
@@ -30,7 +31,7 @@ from retter.store.packing import (
     unpack_slot,
 )
 from retter.store.record import BODY
-from retter.store.write_behind import Batch, Slot, Written
+from retter.store.write_behind import Batch, Counted, Removals, Slot, Written
 
 # Most entries, even if they are small: each needs 12 octets of memory (key_table.py).
 ENTRIES_MAX: Final = 1_000_000
@@ -40,9 +41,6 @@ EVICTED_SHARE: Final = 0.1
 EVICTED_AT_ONCE_MAX: Final = 256  # entries per transaction
 
 COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, while compacting
-
-# Entries that are read before other threads may run.
-TURN_ENTRIES: Final = 64
 
 STEP_S: Final = 600  # resolution of the last use
 
@@ -58,6 +56,15 @@ class Done(NamedTuple):
     not_written: int  # number of entries, for lack of room
     evicted: int
     kept: list[bytes]  # keys of the store whose entries of another worker stay (joining.py)
+    counted: tuple[int, ...] = ()  # the pages of each purge that is counted
+
+
+def without_purges(removals: Removals, counts: Iterable[Counted]) -> Removals:
+    """Return removals without the purges that were counted: each goes through all entries."""
+    counted = [purge for one in counts for purge in one.removals.purges]
+    if not counted:
+        return removals
+    return replace(removals, purges=[one for one in removals.purges if one not in counted])
 
 
 def no_failpoint(_: str) -> None:
@@ -269,7 +276,7 @@ class Database(Environment):
                     done = self._commit(batch, touched, now, wall, notes)
                 except lmdb.MapFullError:
                     nothing = {key: Written((), ()) for key in batch.slots}
-                    done = self._commit(Batch(batch.removals, nothing), [], now, wall, notes)
+                    done = self._commit(batch._replace(slots=nothing), [], now, wall, notes)
                     done = done._replace(not_written=len(batch.slots))
                 gone.difference_update(self._written_keys(batch, done))
             if self.bytes_used > self.bytes_max or self.entries > ENTRIES_MAX:
@@ -307,8 +314,9 @@ class Database(Environment):
             self.put_notes(txn, notes)
             change = self._change(txn, int(wall // STEP_S))
             batch = self.still_valid(batch)
-            if batch.removals:
-                change.remove(batch.removals)
+            counted = [change.counted(one) for one in batch.counts]
+            if removals := without_purges(batch.removals, batch.counts):
+                change.remove(removals)
                 self._failpoint("removed")
             written = 0
             for key, waits in batch.slots.items():
@@ -319,7 +327,10 @@ class Database(Environment):
             change.save_figures()
         self._take_figures(change)
         self._failpoint("committed")
-        return Done(list(change.removed), batch.removals.everything, written, 0, 0, change.kept)
+        return Done(
+            list(change.removed), batch.removals.everything, written, 0, 0, change.kept,
+            tuple(counted),
+        )  # fmt: skip
 
     # -- making room
 

@@ -10,8 +10,9 @@ that starts reads the removals that are not committed yet. A worker that was kil
 commit commits when it starts again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from struct import Struct
 from typing import Final
 
 from retter.base.ring import RingReader, RingWriter
@@ -23,6 +24,11 @@ from retter.store.write_behind import Removals
 # does not wait for it longer than a second (awaited_reads.py).
 KEPT_S: Final = 2.0
 
+
+# Begins a message that asks what its removals drop near each worker: a word and a number. All other
+# messages are JSON objects.
+_ASKS: Final = b"?"
+_asked = Struct("<cq")
 
 # The time between two searches for removals that may be forgotten. Each looks at all of them.
 FORGET_EVERY_S: Final = 0.5
@@ -59,6 +65,8 @@ class News:
         on_read: Called before `on_removals` for each worker with new removals: its place, and the
             position up to which it had told them.
         on_removals: Called with the new removals of other workers, in order.
+        on_asked: Called instead of `on_removals` with a purge that another worker counts: the
+            place of that worker, the number of the purge, the removals, and now.
         on_committed: Called with removals of other workers that are in the database now.
         pending: The removals of others that may not be in the database, together.
         is_pending: Whether there are any. To ask `pending` costs more.
@@ -66,8 +74,8 @@ class News:
     """
 
     def __init__(self, shared: SharedMemory, place: int) -> None:
-        self._shared = shared
-        self._place = place
+        self._shared = self.shared = shared
+        self._place = self.place = place
         self.heads = shared.heads
         self._writer = RingWriter(shared.news[place], shared.heads, place)
         self._readers = {
@@ -81,6 +89,9 @@ class News:
         self.own = merged(self._reader(place).read())
         self.on_read: Callable[[int, int, Removals], None] = lambda place, until, removals: None
         self.on_removals: Callable[[Removals, float], None] = lambda removals, now: None
+        self.on_asked: Callable[[int, int, Removals, float], None] = (
+            lambda place, number, removals, now: self.on_removals(removals, now)
+        )
         self.on_committed: Callable[[Removals], None] = lambda removals: None
 
     def _reader(self, place: int) -> RingReader:
@@ -106,6 +117,20 @@ class News:
             payload = packed_removals(Removals(everything=True))
         self._writer.write(payload)
 
+    def ask(self, removals: Removals) -> int:
+        """Tell all others, and ask what the removals drop near them.
+
+        Returns:
+            The number of the question; -1 if it is too long, so that nobody is asked.
+        """
+        number = self.position
+        payload = _asked.pack(_ASKS, number) + packed_removals(removals)
+        if len(payload) > self._writer.message_bytes_max:
+            self.publish(removals)
+            return -1
+        self._writer.write(payload)
+        return number
+
     def committed(self, position: int) -> None:
         """Note that this worker's removals up to this position are in the database."""
         self._shared.committed[self._place] = position
@@ -122,12 +147,23 @@ class News:
         for place, reader in self._readers.items():
             if self.heads[place] == reader.position:
                 continue
-            removals = merged(reader.read())
+            messages = reader.read()
+            removals = merged(messages)
             self.on_read(place, reader.position, removals)
             self._pending.append(Pending(place, reader.position, removals))
             self.pending.add(removals)
             self.is_pending = True
-            self.on_removals(removals, now)
+            # Only these are asked about, and a form is none of them: most of the time this is all.
+            some = removals.owners or removals.purges or removals.everything
+            if messages is None or not some or not any(map(_asks, messages)):
+                self.on_removals(removals, now)
+                continue
+            for message in messages:
+                if _asks(message):
+                    number = _asked.unpack_from(message)[1]
+                    self.on_asked(place, number, _unpacked(message), now)
+                else:
+                    self.on_removals(_unpacked(message), now)
 
     def tick(self, now: float) -> None:
         """Forget removals that are in the database by now."""
@@ -171,11 +207,14 @@ def merged(messages: list[bytes] | None) -> Removals:
     if messages is None:
         return Removals(everything=True)
     removals = Removals()
-    for one in _unpacked(messages):
-        removals.add(one)
+    for message in messages:
+        removals.add(_unpacked(message))
     return removals
 
 
-def _unpacked(messages: list[bytes]) -> Iterator[Removals]:
-    for message in messages:
-        yield unpacked_removals(message)
+def _asks(message: bytes) -> bool:
+    return message[:1] == _ASKS
+
+
+def _unpacked(message: bytes) -> Removals:
+    return unpacked_removals(message[_asked.size :] if message[:1] == _ASKS else message)

@@ -10,11 +10,13 @@ from math import inf
 from typing import Final
 
 from retter.disk.news import News
+from retter.store.purge_count import PurgeCount
 from retter.store.record import SUPERSEDED
 from retter.store.store import ResponseStore
 from retter.store.write_behind import (
     WAITING_BYTES_MIN,
     Batch,
+    Counted,
     Found,
     Purge,
     Removals,
@@ -54,6 +56,9 @@ class SharedBehind(WriteBehind):
         self._long_bytes = 0  # of longer keys that were told, until then
         self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
         self.on_kept: Callable[[bytes], None] = lambda key: None  # see give_way
+        # Called with what a purge of another worker has dropped here: its place, the number of the
+        # purge, and keys, of which some may be there twice.
+        self.on_dropped: Callable[[int, int, list[bytes]], None] = lambda place, number, keys: None
         self._held: set[bytes] | None = None  # keys with entries that wait for release(), if any
 
     # -- what this worker removes
@@ -87,7 +92,7 @@ class SharedBehind(WriteBehind):
         """Remove all entries of these owners, because a session has begun or ended."""
         owners, marks = set(owners), set(marks)
         if owners or marks:
-            self._tell(Removals(owners=owners, marks=marks))
+            self._tell_or_ask(Removals(owners=owners, marks=marks))
         super().drop_owners(owners, marks, now)
 
     def drop_personal(self, now: float) -> None:
@@ -98,12 +103,21 @@ class SharedBehind(WriteBehind):
     def purge(self, purge: Purge, now: float) -> None:
         """Remove the entries that match the purge of an operator."""
         everything = purge == Purge(None, None, None)
-        self._tell(Removals(everything=True) if everything else Removals(purges=[purge]))
+        self._tell_or_ask(Removals(everything=True) if everything else Removals(purges=[purge]))
         super().purge(purge, now)
 
     def _tell(self, removals: Removals) -> None:
         if not self._applies:
             self._news.publish(removals)
+
+    def _tell_or_ask(self, removals: Removals) -> None:
+        if self._counting is None or self._applies:
+            self._tell(removals)
+            return
+        pages = self._counting.pages
+        pages.number = self._news.ask(removals)
+        if pages.number < 0:  # the others may drop more than that
+            pages.complete = False
 
     # -- what another one removes
 
@@ -124,6 +138,16 @@ class SharedBehind(WriteBehind):
             super().changed(key, slot, marks, now, whole)
             if self._held is not None and slot:
                 self._held.add(key)
+
+    @contextmanager
+    def answering(self, keys: list[bytes]) -> Generator[None, None, None]:
+        """Within this block, `applying`; keys of changes that are dropped are added to `keys`."""
+        self._counting = Counted(PurgeCount(keys), Removals())
+        try:
+            with self.applying():
+                yield
+        finally:
+            self._counting = None
 
     def _take_back(self, removals: Removals, now: float) -> None:
         if not self._applies:
@@ -189,9 +213,9 @@ class SharedBehind(WriteBehind):
         """Return whether a batch must be written now; see `WriteBehind.is_due`."""
         if self._held is None:
             return super().is_due(now)
-        if self._under_way is not None or now < self._not_before:
+        if self._under_way is not None or now < self._not_before or self.gathers:
             return False
-        return self._removing or len(self._slots) > len(self._kept_back())
+        return self._removing or bool(self._counts) or len(self._slots) > len(self._kept_back())
 
     # -- batches
 
@@ -248,7 +272,7 @@ class SharedBehind(WriteBehind):
                 slots[key] = waits._replace(slot=marked_superseded(waits.slot))
             else:
                 slots[key] = waits
-        return Batch(batch.removals, slots)
+        return batch._replace(slots=slots)
 
 
 class NoShelf:
@@ -274,6 +298,18 @@ def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
             store.forget_borrowed()
             store.invalidation.take_back(removals, now)
 
+    def answer(place: int, number: int, removals: Removals, now: float) -> None:
+        """Apply the purge of another worker, which counts what it drops."""
+        keys: list[bytes] = []
+        with behind.answering(keys):
+            store.forget_borrowed()
+            store.invalidation.dropped = keys
+            try:
+                store.invalidation.take_back(removals, now)
+            finally:
+                store.invalidation.dropped = None
+        behind.on_dropped(place, number, keys)
+
     def read_again(removals: Removals) -> None:
         """The database knows of the change, and may have a newer response by now."""
         slots = store.shelves.slots
@@ -287,5 +323,5 @@ def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
             store.forget_borrowed()
             store.shelves.remove_key(key)
 
-    news.on_removals, news.on_committed = apply, read_again
+    news.on_removals, news.on_asked, news.on_committed = apply, answer, read_again
     behind.on_kept = forget

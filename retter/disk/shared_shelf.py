@@ -10,15 +10,17 @@ from math import inf
 from typing import Any, Final
 
 from retter.config.settings import Settings
-from retter.disk.change import table_key
+from retter.disk.change import in_turns, table_key
 from retter.disk.database import Database, Done
 from retter.disk.folder import Folder
 from retter.disk.journal import Journal
 from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.news import News
+from retter.disk.purge_answers import PurgeAnswers
 from retter.disk.shared_behind import SharedBehind
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
+from retter.store.purge_count import PurgeCount
 from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Batch
 
 # Keys whose last read is remembered. 12 octets each.
@@ -109,6 +111,8 @@ class SharedShelf(DiskShelf):
         database.joins = True
         if not leads:
             self._sweep_at = inf
+        self._answers = PurgeAnswers(news.shared, news.place)
+        self.shared_behind.on_dropped = self._answer
 
     def start(self) -> None:
         """Do nothing: there is no list of keys to make."""
@@ -122,4 +126,37 @@ class SharedShelf(DiskShelf):
     def tick(self, now: float) -> None:
         """Look for news, and do what `DiskShelf.tick` does."""
         self.shared_behind.tick(now)
+        if self.behind.gathers:
+            self.behind.gathers = self._answers.gather(self._clock())
         super().tick(now)
+
+    # -- counting what a purge drops
+
+    def count(
+        self, keys: list[bytes], purge: Callable[[], object], done: Callable[[int, bool], None]
+    ) -> PurgeCount:
+        """Purge, and count the pages also near the other workers; see `DiskShelf.count`."""
+        readers = self._answers.readers(self._clock())
+        count = super().count(keys, purge, done)
+        self._answers.ask(count, readers, self._clock())
+        self.behind.gathers = self._answers.gather(self._clock())
+        return count
+
+    def _answer(self, place: int, number: int, keys: list[bytes]) -> None:
+        """Tell the worker that counts a purge what only this one had. Commits come before."""
+        self._writer.submit(
+            lambda: self._answers.answer(place, number, self._alone(keys)), lambda _: None
+        )
+
+    def _alone(self, keys: list[bytes]) -> set[bytes]:
+        """Return the slot keys that are not in the database."""
+        slot_keys = {self._database.slot_key(key) for key in in_turns(keys)}
+        if self.trouble:
+            return slot_keys
+        return {one for one in in_turns(slot_keys) if not self._has(one)}
+
+    def _has(self, slot_key: bytes) -> bool:
+        try:
+            return self._database.has(slot_key)
+        except OSError:
+            return False

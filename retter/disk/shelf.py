@@ -25,6 +25,7 @@ from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.threads import Threads
 from retter.store.key_table import KeyTable
 from retter.store.packing import servable
+from retter.store.purge_count import PurgeCount
 from retter.store.write_behind import (
     WAITING_BYTES_MIN,
     WAITING_SHARE,
@@ -44,6 +45,10 @@ ABSENT_MAX: Final = 256
 
 # Uses that are remembered for the next commit. Further ones are not counted.
 TOUCHED_MAX: Final = 4096
+
+# How long an operator waits for the number of pages that a purge has dropped. `retter purge` waits
+# five seconds for an answer.
+COUNT_S: Final = 3.0
 
 # Upper bounds of the histogram of the time that a read blocked the loop, in seconds.
 HELD_S: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0005, 0.001, 0.005)
@@ -133,6 +138,7 @@ class DiskShelf:
         self._absent_max = ABSENT_MAX
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
         self._sweep_at = clock() + SWEEP_EVERY_S
+        self._counts: list[PurgeCount] = []  # of purges, until they are told
         self._closed = False
         self._figures = ShelfFigures()
         # The times of reads that are not in the figures yet. To add up many at once takes a tenth
@@ -332,6 +338,46 @@ class DiskShelf:
         self._used(self._slot_key(key))
         return self.behind.checked(key, read)
 
+    # -- counting what a purge drops
+
+    def count(
+        self, keys: list[bytes], purge: Callable[[], object], done: Callable[[int, bool], None]
+    ) -> PurgeCount:
+        """Purge, and count the pages in memory and on disk, each once. Nothing waits for it.
+
+        Args:
+            keys: `purge` adds the keys that it drops in memory.
+            done: Called with the number of pages within COUNT_S, and whether these are all; if not,
+                it was at least that number.
+        """
+        count = PurgeCount(keys, self._clock() + COUNT_S, done)
+        self.behind.begin_count(count)
+        try:
+            purge()
+        finally:
+            self.behind.end_count()
+        self._counts.append(count)
+        return count
+
+    def _end_counts(self) -> None:
+        """End the counts that take too long, and those that no commit will end."""
+        now = self._clock()
+        in_memory = bool(self.trouble) and not self.behind.gathers
+        for count in self._counts:
+            if now >= count.until:
+                count.give_up()
+            elif in_memory:
+                self._count_in_memory(count)
+        self._counts = [] if in_memory else [one for one in self._counts if not one.is_over]
+
+    def _count_in_memory(self, count: PurgeCount) -> None:
+        """Count the pages in memory alone: nobody is served from the disk."""
+        slot_key = self._database.slot_key
+        self._writer.submit(
+            lambda: len(count.others.union([slot_key(key) for key in count.keys])),
+            lambda result: count.finish(result) if isinstance(result, int) else count.give_up(),
+        )
+
     # -- the clock
 
     def start(self) -> None:
@@ -355,6 +401,8 @@ class DiskShelf:
         self._keys.tick(self._clock())
         if self._reads:
             self._reads.tick(now)
+        if self._counts:
+            self._end_counts()
         if len(self._held_s) >= HELD_AT_ONCE:
             _ = self.figures  # adds them up
         if self.behind.is_due(now) and not self.trouble:
@@ -403,6 +451,8 @@ class DiskShelf:
         if result.not_written:
             written = []
         self._keys.committed(result, map(self._database.slot_key, written), self._clock())
+        for one, pages in zip(batch.counts, result.counted, strict=True):
+            one.pages.finish(pages)
         if self.behind.done() and not self.lent:
             self._failpoint("done")
             with contextlib.suppress(OSError):

@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
 
 class Invalidation:
-    """Marks and drops stored responses, in memory and on the disk."""
+    """Marks and drops stored responses, in memory and on the disk.
 
-    __slots__ = ("_changes", "_counts", "_shelves")
+    Attributes:
+        dropped: If it is a list, keys that are dropped in memory are added to it.
+    """
+
+    __slots__ = ("_changes", "_counts", "_shelves", "dropped")
 
     def __init__(self, shelves: Shelves, changes: Changes, counts: StoreStats) -> None:
         self._shelves = shelves
         self._changes = changes
         self._counts = counts
+        self.dropped: list[bytes] | None = None
 
     def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
         """Mark the responses to these URLs for this owner and for everyone; return their number.
@@ -81,7 +86,10 @@ class Invalidation:
             shelves.behind.drop_owners(owners, marks, now)
         dropped = 0
         for one in owners:
-            dropped += sum([shelves.remove_key(key) for key in shelves.keys_of(one)])
+            keys = shelves.keys_of(one)
+            if self.dropped is not None:
+                self.dropped += keys
+            dropped += sum([shelves.remove_key(key) for key in keys])
         self._counts.dropped_session += dropped
         return dropped
 
@@ -123,6 +131,8 @@ class Invalidation:
     def drop_keys(self, keys: list[bytes]) -> int:
         """Drop keys, but not on the disk; return the number of their entries."""
         shelves = self._shelves
+        if self.dropped is not None:
+            self.dropped += keys
         if len(keys) == len(shelves.slots):
             purged = shelves.clear()
         elif len(keys) > SETTLED_AT_ONCE_MAX:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from retter.store.packing import may_be_kept
 from retter.store.policy import key_parts
+from retter.store.purge_count import PurgeCount
 from retter.store.purging import matches
 from retter.store.record import BODY, HEAD, NO_STORE, SUPERSEDED, Record
 
@@ -155,6 +156,14 @@ class Batch(NamedTuple):
 
     removals: Removals
     slots: dict[bytes, Written]
+    counts: tuple["Counted", ...] = ()  # purges among the removals whose pages are counted
+
+
+class Counted(NamedTuple):
+    """A purge whose pages are counted, and what it removes from the disk."""
+
+    pages: PurgeCount
+    removals: Removals
 
 
 class Found(NamedTuple):
@@ -229,6 +238,9 @@ class WriteBehind:
         self.bytes_waiting = 0
         self.not_kept = 0  # changes that were dropped because the disk was too slow
         self.removed = 0  # removals so far, so that a reader of an entry can see if there were more
+        self._counting: Counted | None = None  # the purge that is being made
+        self._counts: list[Counted] = []  # of purges that are not written
+        self.gathers = False  # no batch yet: other workers tell what they have dropped
 
     # -- changes
 
@@ -291,7 +303,10 @@ class WriteBehind:
     def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
         """Remove all entries of these owners, because a session has begun or ended."""
         if self.personal:
-            self._take_back(Removals(owners=set(owners), marks=set(marks)), now)
+            removals = Removals(owners=set(owners), marks=set(marks))
+            if self._counting is not None:
+                self._count(removals)
+            self._take_back(removals, now)
 
     def drop_personal(self, now: float) -> None:
         """Remove the entries of all owners: which sessions have ended is not known one by one."""
@@ -301,7 +316,10 @@ class WriteBehind:
     def purge(self, purge: Purge, now: float) -> None:
         """Remove the entries that match the purge of an operator."""
         everything = purge == Purge(None, None, None)
-        self._take_back(Removals(everything=True) if everything else Removals(purges=[purge]), now)
+        removals = Removals(everything=True) if everything else Removals(purges=[purge])
+        if self._counting is not None:
+            self._count(removals)
+        self._take_back(removals, now)
 
     def _take_back(self, removals: Removals, now: float) -> None:
         self.removed += 1
@@ -316,6 +334,27 @@ class WriteBehind:
                 self.bytes_waiting -= waits.size - SLOT_OVERHEAD_BYTES
                 self._slots[key] = Written((), ())
         self.begin_with(removals)
+
+    def begin_count(self, count: PurgeCount) -> None:
+        """Count what is removed until `end_count`."""
+        self._counting = Counted(count, Removals())
+
+    def _count(self, removals: Removals) -> None:
+        """Count what is about to be removed; what waits may be nowhere else."""
+        counting = self._counting
+        assert counting is not None, "the caller has looked"
+        counting.removals.add(removals)
+        counting.pages.keys += [
+            key
+            for key, waits in self._slots.items()
+            if waits.slot and removals.take(key, waits.marks)
+        ]
+
+    def end_count(self) -> None:
+        """Count the pages with the next batch."""
+        if self._counting is not None:
+            self._counts.append(self._counting)
+            self._counting = None
 
     def forget(self, key: bytes) -> None:
         """Forget the change of a key that waits to be written."""
@@ -422,9 +461,9 @@ class WriteBehind:
 
     def is_due(self, now: float) -> bool:
         """Return whether a batch must be written now. Removals do not wait."""
-        if self._under_way is not None or now < self._not_before:
+        if self._under_way is not None or now < self._not_before or self.gathers:
             return False
-        if self._removing or (self.closed and self._slots):
+        if self._removing or self._counts or (self.closed and self._slots):
             return True
         is_paced = (
             now < self._paced_until
@@ -445,11 +484,11 @@ class WriteBehind:
 
         The batch is under way until `done` or `failed` is called.
         """
-        if self._under_way is not None or not (self._slots or self._removing):
+        if self._under_way is not None or not (self._slots or self._removing or self._counts):
             return None
         self._paced_until = now + self.bytes_waiting / WRITTEN_BYTES_PER_S
-        batch = self._under_way = Batch(self._removals, self._slots)
-        self._removals, self._removing = Removals(), False
+        batch = self._under_way = Batch(self._removals, self._slots, tuple(self._counts))
+        self._removals, self._removing, self._counts = Removals(), False, []
         self._slots, self.bytes_waiting = {}, 0
         self._bytes_new, self._new_since = 0, inf
         return batch
@@ -478,6 +517,7 @@ class WriteBehind:
         slots.update(self._slots)
         removals = batch.removals
         removals.add(self._removals)
+        self._counts = [*batch.counts, *self._counts]
         self._slots, self._removals, self._removing = slots, removals, bool(removals)
         self.bytes_waiting = sum([waits.size for waits in slots.values()])
         if self.closed or self.bytes_waiting > self._bytes_max:

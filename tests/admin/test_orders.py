@@ -1,5 +1,9 @@
 """Orders and questions of operators to the admin listener: pause, purge, why, health."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +15,11 @@ from retter.admin.message import AdminError
 from retter.admin.url import head_bytes, split_url
 from retter.breaker.constants import HELD_MAX, HELD_S_MAX
 from retter.breaker.queue import HELD_LEFT_MAX
+from retter.disk.opening import open_shelf
+from retter.disk.shelf import COUNT_S
 from retter.store.accounting import FREED_AT_ONCE_MAX
-from tests.support.admin import POST, FakeAdmin, admin_of, fetch, visit
-from tests.support.disk import Clock
+from tests.support.admin import POST, FakeAdmin, admin_of, fetch, replies, request, visit
+from tests.support.disk import Clock, Immediately, Later, disk_settings
 from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import (
     FakePeer,
@@ -24,6 +30,8 @@ from tests.support.harness import (
     reply,
     status_of,
 )
+
+FORM = "application/x-www-form-urlencoded"
 
 # Pause and resume
 
@@ -201,15 +209,81 @@ def test_purge(form: str, purged: int) -> None:
         visit(admin, "/b")
         assert admin.state()["store"]["entries"] == 4
         answer = admin.post("/api/purge", form.replace("?", "%3F"))
-        assert answer.json == {"purged": purged}
+        assert answer.json == {"purged": purged, "complete": True}
         assert admin.state()["store"]["entries"] == 4 - purged
+
+
+@contextmanager
+def admin_with_disk(path: Path, writer: Later) -> Iterator[FakeAdmin]:
+    """Make an admin listener of a proxy with /a on disk alone, and /b in memory as well."""
+    clock: list[Any] = []
+    settings = disk_settings(path)
+    shelf = open_shelf(
+        settings, Immediately(), writer, lambda: clock[0].now if clock else 1000.0, wall=time.time
+    )
+    proxy = FakeProxy(settings, shelf)
+    clock.append(proxy.loop)
+    admin = FakeAdmin(proxy)
+    visit(admin, "/a")
+    visit(admin, "/b")
+    proxy.advance(6.0)
+    assert writer.work()
+    store = proxy.services.store
+    store.shelves.remove_key(next(key for key in store.shelves.slots if key.endswith(b"/a")))
+    yield admin
+    admin.admin.close()
+    proxy.proxy.close()
+
+
+def test_the_answer_to_a_purge_comes_when_the_disk_is_counted(tmp_path: Path) -> None:
+    writer = Later()
+    with admin_with_disk(tmp_path / "store", writer) as admin:
+        client = admin.connect()
+        ask = request("/api/purge", "POST", b"all=true", Content_Type=FORM)
+        client.sends(ask + request("/ready"))
+        assert client.received() == b"", "no answer overtakes it"
+        assert admin.state()["store"]["entries"] == 0, "the purge holds at once"
+        admin.proxy.advance(0.1)
+        assert client.received() == b""
+        writer.work()
+        purged, ready = replies(client.received())
+        assert purged.json == {"purged": 2, "complete": True}
+        assert ready.json == {"status": "ready"}
+        client.sends(ask)
+        admin.proxy.advance(0.1)
+        writer.work()
+        (again,) = replies(client.received())
+        assert again.json == {"purged": 0, "complete": True}
+
+
+def test_a_disk_that_takes_long_gives_at_least_so_many(tmp_path: Path) -> None:
+    writer = Later()
+    with admin_with_disk(tmp_path / "store", writer) as admin:
+        client = admin.connect()
+        client.sends(request("/api/purge", "POST", b"all=true", Content_Type=FORM))
+        admin.proxy.advance(COUNT_S - 0.5)
+        assert client.received() == b""
+        admin.proxy.advance(0.6)
+        (answer,) = replies(client.received())
+        assert answer.json == {"purged": 1, "complete": False}
+
+
+def test_an_operator_who_leaves_before_the_count_is_nobody_to_answer(tmp_path: Path) -> None:
+    writer = Later()
+    with admin_with_disk(tmp_path / "store", writer) as admin:
+        client = admin.connect()
+        client.sends(request("/api/purge", "POST", b"all=true", Content_Type=FORM))
+        client.resets()
+        admin.proxy.advance(0.1)
+        writer.work()
+        assert admin.state()["disk"]["entries"] == 0
 
 
 def test_purge_knows_the_rules_of_keys() -> None:
     with admin_of(ignore_params="utm_*", ignore_host=True) as admin:
         visit(admin, "/a?utm_source=mail&x=1")
         answer = admin.post("/api/purge", "url=http://any.example/a%3Fx=1%26utm_medium=x")
-        assert answer.json == {"purged": 1}
+        assert answer.json == {"purged": 1, "complete": True}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +325,7 @@ def test_a_path_without_its_slash_is_told_what_to_write() -> None:
         answer = admin.post("/api/purge", "url=page")
         assert answer.status == 400
         assert "write /path (of any host), or http://host/path" in answer.json["error"]
-        assert admin.post("/api/purge", "url=/page").json == {"purged": 1}
+        assert admin.post("/api/purge", "url=/page").json["purged"] == 1
 
 
 @pytest.mark.parametrize(
@@ -365,7 +439,7 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
         for number in range(count):
             client.sends(get(f"/{number}"))
             proxy.upstream.sends(reply(b"%d" % number))
-        assert admin.post("/api/purge", "all=true").json == {"purged": count}
+        assert admin.post("/api/purge", "all=true").json["purged"] == count
         assert (admin.state()["store"]["entries"], admin.state()["store"]["bytes"]) == (0, 0)
         shelves = proxy.services.store.shelves
         left = sum([len(shelf) for shelf in shelves._cleared])

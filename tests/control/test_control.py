@@ -205,32 +205,29 @@ def test_why_the_application_cannot_be_reached_is_said() -> None:
             "0 pages dropped from the store; were they requested with another host? "
             "/path matches any host",
         ),
-        (
-            0,
-            "/b",
-            "disk",
-            "0 pages dropped from memory; those on disk are dropped too, and not counted",
-        ),
-        (
-            1,
-            "/b",
-            "disk shared",
-            "1 page dropped from memory; those on disk and at the other boxes are dropped too, "
-            "and not counted",
-        ),
+        (1, "/b", "disk workers", "1 page dropped from the store"),
         (
             1,
             "/b",
             "disk shared workers",
-            "1 page dropped from memory; those in other workers, in the store that all share and "
-            "at the other boxes are dropped too, and not counted",
+            "1 page dropped from the store; those at the other boxes are dropped too, and not "
+            "counted",
         ),
     ],
 )
 def test_what_was_purged_is_said_with_what_may_have_been_meant(
     n: int, url: str, parts: str, said: str
 ) -> None:
-    assert words.purged(n, url, dict.fromkeys(parts.split())).split() == said.split()
+    found = {"purged": n, "complete": True}
+    assert words.purged(found, url, dict.fromkeys(parts.split())).split() == said.split()
+
+
+def test_what_could_not_be_counted_in_time_is_said() -> None:
+    said = words.purged({"purged": 1200, "complete": False}, "", {"disk": {}})
+    assert " ".join(said.split()) == (
+        "at least 1,200 pages dropped from the store; all are dropped, but to count them took "
+        "too long"
+    )
 
 
 def test_a_day_ago_is_said_with_its_date() -> None:

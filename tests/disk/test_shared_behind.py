@@ -47,6 +47,8 @@ def small_memory() -> SharedMemory:
         since=memoryview(b"").cast("q"),
         applied=memoryview(bytearray(8 * 16)).cast("q"),
         figures=(),
+        answers=(),
+        answered=memoryview(b"").cast("q"),
     )
 
 

@@ -161,7 +161,8 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
     stored = json.loads(run("status", "--json")[1])["store"]["entries"]
     assert stored == 3
     assert run("purge", f"{base}/echo?a") == (0, "1 page dropped from the store\n", "")
-    assert json.loads(run("purge", "--prefix", f"{base}/echo", "--json")[1]) == {"purged": 1}
+    found = json.loads(run("purge", "--prefix", f"{base}/echo", "--json")[1])
+    assert found == {"purged": 1, "complete": True}
     assert run("purge", "--session", "PHPSESSID=abc")[1] == "0 pages dropped from the store\n"
     assert run("purge", "--all")[1] == "1 page dropped from the store\n"
 

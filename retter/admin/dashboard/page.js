@@ -724,8 +724,8 @@ function storedRow(one) {
   purge.addEventListener("click", async () => {
     if (!await confirmed("Purge this URL?", `${one.url}, for everyone and for all visitors. The next visitor gets it from the application.`, "Purge")) return;
     try {
-      const {purged} = await call("api/purge", {url: one.url.startsWith("/") ? one.url : `http://${one.url}`});
-      text("stored-words", `${count(purged)} purged`);
+      const {purged, complete} = await call("api/purge", {url: one.url.startsWith("/") ? one.url : `http://${one.url}`});
+      text("stored-words", `${complete ? "" : "at least "}${count(purged)} purged`);
       row.remove();
     } catch (error) { text("stored-words", `That did not work: ${error.message}`); }
   });
