@@ -5,7 +5,8 @@ Such a page must not be shown any more: an editor has hidden it, or a credential
 response is removed, with all variants and forms.
 
 A refusal may concern only its client: a firewall blocks its address, or a plugin its User-Agent or
-Referer. So a public response is only doubted at first, if another client got a good response to the
+Referer. So a public response, or one of visitors who share their cookies (`lang=de`), is only
+doubted at first, if another client got a good response to the
 same URL within DOUBT_S. The doubt ends with the next good response (the page exists), with the
 refusal of another client (it does not), or DOUBT_S after that good response (nobody has had the
 page since). So a withdrawn page is shown from the store for at most DOUBT_S longer. While the
@@ -32,7 +33,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from retter.breaker import State
-from retter.store.policy import Identity, key_parts
+from retter.store.policy import Identity, OwnerClass, key_parts
 from retter.store.store import ResponseStore
 from retter.store.taken_back import Withdrawn
 
@@ -80,7 +81,7 @@ LOOKED_AT_MAX: Final = 256
 
 
 class Doubt(NamedTuple):
-    """A refusal of a public page that is not believed yet."""
+    """A refusal of a page of many visitors that is not believed yet."""
 
     at: float
     client: int
@@ -170,10 +171,12 @@ class Withdrawals:
         self._count(hash(identity.url), now)
         if self.mass or (status not in _GONE and status not in _DENIED):
             return False
+        # Without a session, the same cookies may be those of many visitors.
+        is_own = identity.session or identity.owner_class is not OwnerClass.COOKIES
         believed = [
             (key, generation)
             for key, generation in keys
-            if key_parts(key)[0] or self._is_believed(key, identity, client, now)
+            if (is_own and key_parts(key)[0]) or self._is_believed(key, identity, client, now)
         ]
         for key, generation in believed:
             self._hide(key, generation, identity.asked, client, now)
@@ -187,7 +190,7 @@ class Withdrawals:
             self._store.taken_back.discard(self._hidden.popleft()[1])
 
     def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
-        """Return whether a refusal withdraws a public response at once."""
+        """Return whether a refusal withdraws a response of many visitors at once."""
         good_at, others_at = self._store.taken_back.last_good(key, identity.variant_key, client)
         doubt = self._doubts.get(key)
         if doubt is not None and doubt.at >= good_at and doubt.client != client:

@@ -535,6 +535,17 @@ def test_what_is_ones_own_is_taken_back_by_one_refusal() -> None:
     assert found[1], "everyone's is what is left"
 
 
+@pytest.mark.parametrize("status", STATUSES)
+def test_one_client_hides_no_page_of_visitors_with_the_same_cookies(status: int) -> None:
+    site, shared = Site(), {"Cookie": "lang=de"}
+    site.ask("/a", headers=shared)
+    for _ in range(3):
+        site.ask("/a", STATUSES[status], {**shared, **ODD}, visitor=66)
+        assert body_of(site.in_need("/a", shared)) == b"page /a"
+    site.ask("/a", STATUSES[status], shared)
+    assert not site.has("/a", shared)
+
+
 def test_clients_without_addresses_are_one() -> None:
     site = Site()
     for visitor in (1, 2):
