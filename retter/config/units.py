@@ -404,10 +404,15 @@ SERVER_FORMS: Final = (
     "redis://HOST[:PORT][/N], rediss://HOST or unix:///run/redis.sock, with USER:PASSWORD@ before "
     "the host if needed"
 )
-# What redis-py understands behind a `?`: the number of the database, and files for TLS.
-SERVER_OPTIONS: Final = frozenset(
-    {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
-)
+# What redis-py understands behind a `?`: files for TLS, whose values are paths, and others with
+# these values. Of a wrong one, it says nothing before the first connection.
+SERVER_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_SERVER_OPTIONS: Final = {
+    "db": ("[0-9]{1,4}", "a number"),
+    "ssl_cert_reqs": ("none|optional|required", "none, optional or required"),
+    "ssl_check_hostname": ("(?i:true|false|yes|no|1|0)", "true or false"),
+    **dict.fromkeys(SERVER_FILES, (".+", "the path of a file")),
+}
 _PASSWORD: Final = re.compile(r"(?<=//)([^/@]*?):[^/]*(?=@)")
 
 
@@ -429,7 +434,7 @@ def check_server_url(text: str) -> str:
     )
     try:
         url = urlsplit(text)
-        _ = url.port
+        port = url.port
     except ValueError:
         raise wrong from None
     if url.scheme not in ("redis", "rediss", "unix") or url.fragment or text != text.strip():
@@ -437,12 +442,29 @@ def check_server_url(text: str) -> str:
     if url.scheme == "unix":
         if not url.path.startswith("/") or url.hostname:
             raise wrong
-    elif not url.hostname or not re.fullmatch(r"/?|/[0-9]{1,4}", url.path):
+    elif (
+        port == 0
+        or not re.fullmatch(r"[^\s,]+", url.hostname or "")
+        or not re.fullmatch(r"/?|/[0-9]{1,4}", url.path)
+    ):
         raise wrong
     for name, value in parse_qsl(url.query, keep_blank_values=True):
-        if name not in SERVER_OPTIONS or (name == "db" and not re.fullmatch("[0-9]{1,4}", value)):
+        if name not in _SERVER_OPTIONS:
             raise ValueError(
                 f"{shown(name)} is not an option of a server; allowed: "
-                f"{', '.join(sorted(SERVER_OPTIONS))}"
+                f"{', '.join(sorted(_SERVER_OPTIONS))}"
             )
+        pattern, allowed = _SERVER_OPTIONS[name]
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{name}: {shown(value)} is not {allowed}")
+        if name.startswith("ssl_") and url.scheme != "rediss":
+            raise ValueError(f"{name} is for TLS; write rediss:// in place of {url.scheme}://")
     return text
+
+
+def server_files(url: str) -> list[tuple[str, str]]:
+    """Return the files that the URL of a server names, each with the name of its option."""
+    from urllib.parse import parse_qsl, urlsplit
+
+    options = parse_qsl(urlsplit(url).query)
+    return [(name, value) for name, value in options if name in SERVER_FILES]

@@ -10,11 +10,11 @@ import json
 from dataclasses import replace
 from hashlib import blake2b
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retter.breaker import BreakerSettings, Mode
 from retter.config.settings import WORKERS_MAX, ConfigError
+from retter.config.units import server_files
 from retter.proxy.follower import Follower
 from retter.proxy.holders import resume
 from retter.proxy.lasting import written_rules
@@ -54,12 +54,18 @@ def far_keys(settings: "Settings") -> "Keys":
     """Return the keys that follow from `--shared-secret`.
 
     Raises:
-        ConfigError: The secret cannot be read, or the package is not installed.
+        ConfigError: The secret or a file for TLS cannot be read, or the package is not installed.
     """
     if find_spec("redis") is None:
         raise ConfigError(f"shared: {PACKAGE}")
     from retter.far.keys import SECRET_TEXT_BYTES_MIN, Keys
 
+    for option, file in server_files(settings.shared):
+        try:
+            with open(file, "rb"):
+                pass
+        except OSError as error:
+            raise ConfigError(f"shared: {option}: {file}: {error.strerror}") from None
     path = settings.shared_secret
     if not path:
         raise ConfigError(
@@ -67,7 +73,8 @@ def far_keys(settings: "Settings") -> "Keys":
             "openssl rand -hex 32"
         )
     try:
-        secret = Path(path).read_bytes()[:SECRET_BYTES_MAX].strip()
+        with open(path, "rb") as opened:
+            secret = opened.read(SECRET_BYTES_MAX).strip()
     except OSError as error:
         raise ConfigError(f"shared_secret: {path}: {error.strerror}") from None
     if len(secret) < SECRET_TEXT_BYTES_MIN:
