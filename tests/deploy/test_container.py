@@ -8,7 +8,6 @@ import re
 import shlex
 import tomllib
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,8 +17,8 @@ from retter.config.settings import SETTINGS, Settings
 from retter.config.units import is_loopback, parse_listen
 from retter.control.commands import COMMANDS
 from retter.demo.cli import parser as demo_parser
+from tests.support.pages import PACKAGE, ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 VARIABLES: Final = {setting.variable for setting in SETTINGS}
 
 # What the container and the Debian package install beside the needs of RETTER itself.
@@ -70,7 +69,7 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder() -> None:
     ]
     assert "retter" in sources
     for source in sources:
-        assert (ROOT / source).exists(), source
+        assert (PACKAGE if source == "retter" else ROOT / source).exists(), source
         assert any(fnmatch(source, pattern) for pattern in allowed), source
     assert set(allowed) == set(sources)
 

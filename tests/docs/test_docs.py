@@ -27,7 +27,7 @@ from retter.config.settings import SETTINGS
 from retter.control import commands, completion, config_command, store_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
-from tests.support.pages import ROOT, blocks, command_lines
+from tests.support.pages import PACKAGE, ROOT, blocks, command_lines
 
 DOCS: Final = sorted(
     [
@@ -146,9 +146,9 @@ def test_the_architecture_names_what_is_there() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     paths = set(re.findall(r"`([a-z_/]+(?:/|\.py|\.toml|\.md))`", text))
     assert len(paths) > 40
-    bases = ROOT, ROOT / "retter", ROOT / "retter/proxy"
+    bases = ROOT, PACKAGE.parent, PACKAGE, PACKAGE / "proxy"
     assert not [path for path in paths if not any((base / path).exists() for base in bases)]
-    source = "".join([path.read_text() for path in (ROOT / "retter").rglob("*.py")])
+    source = "".join([path.read_text() for path in PACKAGE.rglob("*.py")])
     functions = set(re.findall(r"`(?:Exchange\.)?(_?[a-z]+(?:_[a-z]+)+)`", text))
     assert len(functions) > 3
     assert not [name for name in functions if f"def {name}(" not in source and name != "drain_s"]

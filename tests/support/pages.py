@@ -7,7 +7,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
+import retter
+
 ROOT: Final = Path(__file__).parents[2]
+# In the checkout, or where it is installed: the tests then stand alone (`make test-wheel`).
+PACKAGE: Final = Path(retter.__file__).parent
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
