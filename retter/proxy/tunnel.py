@@ -51,6 +51,8 @@ def open_tunnel(
         began_at: When the request arrived, by the access log's clock.
     """
     permit.holder = None  # the exchange has left
+    if head.set_cookies or head.clears_cookies:
+        services.keeper.learn_cookies(parsed.identity, parsed.head, head, now)
     services.breaker.first_byte(now, permit)
     services.breaker.detach(now, permit)
     services.counters.count_forwarded(parsed.kind is Kind.GET, permit.reason, 101)

@@ -668,3 +668,23 @@ def test_what_varies_by_the_address_is_for_nobody_else(name: str, trusted: tuple
     site.goes_down()
     assert not site.ask("/", address="192.0.2.9", headers={"X-Forwarded-For": "203.0.113.2"}).stored
     assert not site.ask("/", address="198.51.100.1").stored
+
+
+@pytest.mark.parametrize("ended", ["Set-Cookie: PHPSESSID=", 'Clear-Site-Data: "cookies"'])
+def test_a_handshake_that_ends_a_session_drops_its_pages(ended: str) -> None:
+    """A 101 may set cookies as any other response does."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/socket":
+            upgrade = "Connection: upgrade\r\nUpgrade: websocket"
+            return f"HTTP/1.1 101 Switching\r\n{upgrade}\r\n{ended}\r\n\r\n".encode()
+        return page("private", *([f"PHPSESSID={ID}"] if asked.path == "/start" else []))
+
+    site = Site(answer)
+    cookie = f"PHPSESSID={ID}"
+    site.ask("/start")
+    site.ask("/inbox", cookie=cookie)
+    asks = {"Connection": "upgrade", "Upgrade": "websocket"}
+    assert site.ask("/socket", cookie=cookie, headers=asks).status == 101
+    site.goes_down()
+    assert not site.ask("/inbox", cookie=cookie).stored
