@@ -53,6 +53,7 @@ class DownstreamError(RetterError):
     outcome = Outcome.NEUTRAL
     reason = Reason.BAD_REQUEST
     status = 400
+    request_line: tuple[bytes, bytes] | None = None  # method and target, if they could be read
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)

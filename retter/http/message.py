@@ -189,6 +189,13 @@ class RequestHead:
         return _combined(self.fields, name)
 
 
+def refused_head(method: bytes, target: bytes) -> RequestHead:
+    """Return what is known of a request that is refused for its method or its fields."""
+    return RequestHead(
+        method, target, True, b"", (), Framing.NONE, 0, False, False, b"", False, b"", ()
+    )
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class ResponseHead:
     """A response's head, validated, with its framing and its bytes ready for a client."""

@@ -189,6 +189,8 @@ _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 
 # CONNECT makes a tunnel to any host. TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+# The statuses of errors that are found after h11 has accepted the request line.
+_READ_AND_REFUSED = frozenset({405, 417, 501, 508})
 _CODINGS = b"accept-encoding"
 _NO_BODY = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
@@ -578,6 +580,16 @@ class RequestParser:
 
     def parse_by_h11(self, head: bytes) -> RequestHead:
         """Do the same as `parse`, always by h11."""
+        try:
+            return self._parsed_by_h11(head)
+        except DownstreamError as error:
+            if error.status in _READ_AND_REFUSED:
+                method, target, _ = head.partition(b"\r\n")[0].split(b" ")
+                if b"@" not in target or target.startswith(b"/"):  # else it may have a password
+                    error.request_line = method, target
+            raise
+
+    def _parsed_by_h11(self, head: bytes) -> RequestHead:
         if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
             raise BadRequest("the request target is too long", 414)
         if self._has_too_many_fields(head):

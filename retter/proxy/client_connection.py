@@ -14,7 +14,7 @@ from retter.base.errors import DownstreamError, RequestTimeout
 from retter.base.reason import Reason
 from retter.http.forwarding import ForwardingFields, peer_name
 from retter.http.memo import HeadMemo
-from retter.http.message import Framing, RequestHead
+from retter.http.message import Framing, RequestHead, refused_head
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
 from retter.proxy.client_requests import (
@@ -469,8 +469,9 @@ class DownstreamConnection(Requester):
         services = self._services
         services.counters.count_own(None, error.reason, error.status)
         if services.access_log is not None:
+            request = None if error.request_line is None else refused_head(*error.request_line)
             services.access_log.add(
-                self.peer, None, None, error.status, "retter", error.reason, 0.0
+                self.peer, request, None, error.status, "retter", error.reason, 0.0
             )
         self.refuse_rest(error)
 

@@ -596,6 +596,30 @@ def test_the_access_log_tells_each_answer_and_no_secret(tmp_path: Path) -> None:
     assert records[1]["client"] == "192.0.2.7"
 
 
+@pytest.mark.parametrize(
+    ("line", "field", "status", "told"),
+    [
+        ("TRACE /a", "X: 1", 405, ("TRACE", "/a")),
+        ("CONNECT shop.example:443", "X: 1", 405, ("CONNECT", "shop.example:443")),
+        ("GET /a;jsessionid=topsecret", "Expect: x", 417, ("GET", "/a?(session)")),
+        ("POST /a", "Transfer-Encoding: gzip", 501, ("POST", "/a")),
+        ("POST http://me:topsecret@shop.example/", "Transfer-Encoding: gzip", 501, (None, None)),
+        ("GET /@me", "Expect: x", 417, ("GET", "/@me")),
+        ("GET /a", "Content-Length: x", 400, (None, None)),
+    ],
+)
+def test_the_access_log_tells_what_was_read_and_refused(
+    line: str, field: str, status: int, told: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    path = tmp_path / "access.log"
+    proxy = FakeProxy(access_log=str(path))
+    client = proxy.client(f"{line} HTTP/1.1\r\nHost: shop.example\r\n{field}\r\n\r\n".encode())
+    assert status_of(client.received()) == status
+    proxy.advance(0.05)
+    record = json.loads(path.read_text())
+    assert (record.get("method"), record.get("target"), record["status"]) == (*told, status)
+
+
 def test_the_access_log_survives_a_full_disk_and_ends_with_the_proxy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
