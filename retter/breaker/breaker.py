@@ -21,7 +21,6 @@ from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
 from retter.breaker.mode import Mode
 from retter.breaker.opening import Opening
 from retter.breaker.permit import (
-    STRANGER,
     UNSORTED,
     Kind,
     Permit,
@@ -173,11 +172,8 @@ class CircuitBreaker:
         else:
             its_route.used_at = now
         is_get, has_stored = kind is not _OTHER, stored_age_s is not None
-        place, lane = NOT_SORTED, STRANGER
-        if asker is not None:
-            place = self._sort(now, asker, its_route)
-            if place.lane != UNSORTED:
-                lane = place.lane
+        place = NOT_SORTED if asker is None else self._sort(now, asker, its_route)
+        lane = circuit.room.lane_of(place.lane)
         decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
         if decision.action is _SHED:
             if decision.limits:
@@ -261,7 +257,7 @@ class CircuitBreaker:
         place = NOT_SORTED
         if asker is not None and circuit.fairness is not None and circuit.state is not _CLOSED:
             place = circuit.fairness.place_of(asker, now, its_route.expected_s)
-        lane = STRANGER if place.lane == UNSORTED else place.lane
+        lane = circuit.room.lane_of(place.lane)
         decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
         action, reason = decision.action, decision.reason
         if action is Action.REJECT:

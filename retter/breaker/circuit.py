@@ -22,7 +22,6 @@ from retter.breaker.mode import FairnessMode, Mode
 from retter.breaker.opening import Opening
 from retter.breaker.permit import Permit, Rejections
 from retter.breaker.pulse import Pulse
-from retter.breaker.queue import WaitingRoom
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import Signal, State, Transition, next_state
@@ -87,11 +86,9 @@ class Circuit:
         self.routes = RouteTable(now, self.baseline)
         self.flight = Flight()
         self.fairness: Fairness | None = None
-        self.room = WaitingRoom()
         if settings.fairness is not FairnessMode.OFF:
             self.fairness = Fairness(secret, now)
-            if settings.fairness is FairnessMode.ON:
-                self.room = Lanes(self.fairness.demand, self.fairness.tickets)
+        self.room = Lanes(self.fairness if settings.fairness is FairnessMode.ON else None)
         self.failures = Failures(now)
         self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # latest
         self.rejections = Rejections(settings.retry_after_s)

@@ -13,29 +13,23 @@ to requests without one. A turn that no request can use is kept, up to TURNS_KEP
 with a stored response hardly wait if they are fewer than their share, and get no more than their
 share if they are more.
 
-fairness.py decides the lane of a request. Other methods come before all lanes (queue.py).
+fairness.py decides the lane of a request. Other methods come before all lanes (queue.py). Without
+fairness all wait in the first lane, and those without a stored response go first.
 """
 
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from typing import Final
 
 from retter.breaker import constants
-from retter.breaker.demand import DemandTable
-from retter.breaker.fairness import Asker, Sorted
-from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
+from retter.breaker.fairness import Asker, Fairness, Sorted
+from retter.breaker.permit import HEAVY, KNOWN, LANES, STRANGER, UNSORTED, Permit, Phase
 from retter.breaker.queue import WaitingRoom
-from retter.breaker.tickets import Tickets
 
-_LANES = (KNOWN, STRANGER, HEAVY)
-_NO_PLACE_FOR_HEAVY = (KNOWN, STRANGER)
-_HEAVY_FIRST = (HEAVY, KNOWN, STRANGER)
-
-
-def _between() -> int:
-    """Return how many requests without a stored response go between two turns of the others."""
-    return constants.STORED_TURN - 1
+_HEAVY_FIRST: Final = (HEAVY, KNOWN, STRANGER)
+_ALL: Final = 1 << 40  # requests, more than ever wait
 
 
 def _queued_at(permit: Permit) -> float:
@@ -45,30 +39,18 @@ def _queued_at(permit: Permit) -> float:
 class Lanes(WaitingRoom):
     """A waiting room with two queues for each lane: without and with a stored response."""
 
-    __slots__ = (
-        "_by_age",
-        "_demand",
-        "_given",
-        "_serial",
-        "_tickets",
-        "_waited",
-        "all_counts",
-        "counts",
-    )
+    __slots__ = ("_between", "_by_age", "_given", "_serial", "_waited", "all_counts")
 
-    def __init__(self, demand: DemandTable, tickets: Tickets) -> None:
-        super().__init__()
-        self._demand = demand
-        self._tickets = tickets
-        # By 2 * lane + has_stored. Permits that left a queue early are skipped later.
-        self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(_LANES))]
-        self.counts = [0] * (2 * len(_LANES))
+    def __init__(self, fairness: Fairness | None) -> None:
+        super().__init__(fairness)
         self.all_counts = self.counts  # with those who wait in other workers, if there are any
         # Permits with a ticket, oldest first. They are in their queue too, for its time limit.
         self._by_age: list[tuple[float, int, Permit]] = []
         self._serial = 0
+        # How many requests without a stored response go between two turns of the others.
+        self._between: int = _ALL if fairness is None else constants.STORED_TURN - 1
         # By lane: places for requests without a stored response since the last turn of the others.
-        self._given = [0] * len(_LANES)
+        self._given = [0] * len(LANES)
         self._waited = 0  # places that went to other lanes while heavy requests waited
 
     # --- in ---
@@ -80,9 +62,9 @@ class Lanes(WaitingRoom):
         super().add(permit, now)
 
     def _take_ticket(self, permit: Permit) -> None:
-        if permit.ticket < 0:
+        if permit.ticket < 0 or self.fairness is None:
             return
-        if not self._tickets.stand(permit.ticket):
+        if not self.fairness.tickets.stand(permit.ticket):
             # The same ticket is in the queue already, so this request counts as one without.
             permit.ticket = -1
             permit.lane = STRANGER
@@ -90,24 +72,11 @@ class Lanes(WaitingRoom):
             self._serial += 1
             heappush(self._by_age, (permit.since, self._serial, permit))
 
-    def _line_of(self, permit: Permit) -> int:
-        lane = STRANGER if permit.lane == UNSORTED else permit.lane
-        return 2 * lane + permit.has_stored
-
-    def _count(self, permit: Permit, change: int) -> None:
-        super()._count(permit, change)
-        if permit.is_get:
-            self.counts[self._line_of(permit)] += change
-
-    def sort(self, place_of: Callable[[Asker], Sorted], is_heavy: Callable[[Permit], bool]) -> None:
+    def sort(self, fairness: Fairness, now: float) -> None:
         """Examine the waiting requests again: those whose client is heavy now change their lane.
 
         Requests that arrived while lanes were not assigned get a lane. The tick calls this, not a
         request.
-
-        Args:
-            place_of: Finds the lane.
-            is_heavy: Whether the client of a permit asks for too much.
         """
         changed: set[int] = set()
         for line in range(2 * HEAVY):
@@ -117,8 +86,8 @@ class Lanes(WaitingRoom):
                     continue
                 place: Sorted | None = None
                 if permit.lane == UNSORTED and isinstance(permit.who, Asker):
-                    place = place_of(permit.who)
-                elif permit.lane != UNSORTED and is_heavy(permit):
+                    place = fairness.sort_late(permit.who, now)
+                elif permit.lane != UNSORTED and fairness.grown_heavy(permit, now):
                     place = Sorted(HEAVY, permit.asker, permit.ticket, permit.since)
                 if place is not None:
                     self._move(permit, place)
@@ -146,7 +115,7 @@ class Lanes(WaitingRoom):
         """Return how many waiting requests go before one that arrives now."""
         counts, line = self.all_counts, 2 * lane + has_stored
         own, other = counts[line], counts[line ^ 1]
-        given, between = self._given[lane], _between()
+        given, between = self._given[lane], self._between
         if has_stored:
             others = max(0, (own + 1) * between - given)
         else:
@@ -169,8 +138,8 @@ class Lanes(WaitingRoom):
         return known + counts[2 * STRANGER] + counts[2 * STRANGER + 1]
 
     def waiting_in(self, lane: int) -> int:
-        """Return how many wait in a lane."""
-        return self.counts[2 * lane] + self.counts[2 * lane + 1]
+        """Return how many wait in a lane, for operators; 0 without fairness."""
+        return 0 if self.fairness is None else self.counts[2 * lane] + self.counts[2 * lane + 1]
 
     def waits_behind(self, lane: int) -> bool:
         """Return whether any request waits behind one with a stored response that arrives now.
@@ -179,7 +148,7 @@ class Lanes(WaitingRoom):
         lane without a stored response.
         """
         counts = self.all_counts
-        if counts[2 * lane] and self._given[lane] >= (counts[2 * lane + 1] + 1) * _between():
+        if counts[2 * lane] and self._given[lane] >= (counts[2 * lane + 1] + 1) * self._between:
             return True
         return any(counts[2 * (lane + 1) :])
 
@@ -193,7 +162,7 @@ class Lanes(WaitingRoom):
         """Take out the GET whose turn it is; it becomes ADMITTED."""
         counts = self.counts
         heavy = counts[2 * HEAVY] + counts[2 * HEAVY + 1]
-        order = _LANES
+        order = LANES
         if heavy:
             if self._waited >= constants.HEAVY_TURN - 1:
                 order = _HEAVY_FIRST
@@ -208,7 +177,7 @@ class Lanes(WaitingRoom):
         return None
 
     def _next_of(self, lane: int) -> Permit | None:
-        first = 2 * lane + (self._given[lane] >= _between())
+        first = 2 * lane + (self._given[lane] >= self._between)
         for line in (first, first ^ 1):
             if self.counts[line]:
                 permit = self._first_in(line)
@@ -218,15 +187,15 @@ class Lanes(WaitingRoom):
         return None
 
     def _note_turn(self, lane: int, permit: Permit) -> None:
-        between, given = _between(), self._given[lane]
+        between, given = self._between, self._given[lane]
         if permit.has_stored:
             self._given[lane] = max(0, given - between)
         else:
             self._given[lane] = min(given + 1, between * constants.TURNS_KEPT_MAX)
 
     def _first_in(self, line: int) -> Permit | None:
-        if line >= 2 * HEAVY:
-            return self._with_least(self._lines[line])
+        if line >= 2 * HEAVY and self.fairness is not None:
+            return self._with_least(self.fairness, self._lines[line])
         if line == 2 * KNOWN and self._by_age:
             permit = self._oldest_ticket(self._lines[line])
             if permit is not None:
@@ -253,7 +222,7 @@ class Lanes(WaitingRoom):
     def _is_in_turn(permit: Permit) -> bool:
         return permit.phase is Phase.QUEUED and permit.lane == KNOWN
 
-    def _with_least(self, line: deque[Permit]) -> Permit | None:
+    def _with_least(self, fairness: Fairness, line: deque[Permit]) -> Permit | None:
         """Take out, of the first few permits, the one whose client got least."""
         while line and line[0].phase is not Phase.QUEUED:
             line.popleft()
@@ -261,7 +230,7 @@ class Lanes(WaitingRoom):
         least = 0.0
         for permit in islice(line, constants.HEAVY_LOOKED_AT):
             if permit.phase is Phase.QUEUED:
-                got = self._demand.got_by(permit.asker, permit.queued_at)
+                got = fairness.demand.got_by(permit.asker, permit.queued_at)
                 if chosen is None or got < least:
                     chosen, least = permit, got
         if chosen is not None:
@@ -275,8 +244,22 @@ class Lanes(WaitingRoom):
         with_stored_s: Callable[[int], float],
         with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
-        """Take out the GETs whose wait has expired, and those that are too many: DONE."""
-        over = super().expired(now, without_stored_s, with_stored_s, with_stored_max)
+        """Take out the GETs whose wait has expired, and those that are too many: DONE.
+
+        All GETs of one queue may wait for the same time. So the wait of the first one expires
+        first. If there are too many, the last ones are taken out.
+        """
+        over: list[Permit] = []
+        for lane in range(len(self._lines) // 2):
+            without_stored, with_stored = self._lines[2 * lane : 2 * lane + 2]
+            self._take_older(without_stored, now - without_stored_s, over)
+            self._take_older(with_stored, now - with_stored_s(lane), over)
+            longest = with_stored_max(lane)
+            while with_stored and self.ahead(lane, has_stored=True) > longest:
+                permit = with_stored.pop()
+                if permit.phase is Phase.QUEUED:
+                    over.append(permit)
+                    self._remove(permit, Phase.DONE)
         self._forget_used()
         return over
 
@@ -288,8 +271,8 @@ class Lanes(WaitingRoom):
 
     def _remove(self, permit: Permit, phase: Phase) -> None:
         super()._remove(permit, phase)
-        if permit.is_get and permit.ticket >= 0:
+        if permit.is_get and permit.ticket >= 0 and self.fairness is not None:
             if phase is Phase.ADMITTED:
-                self._tickets.spend(permit.ticket)
+                self.fairness.tickets.spend(permit.ticket)
             else:  # a held permit leaves too, and is queued again after the pause
-                self._tickets.leave(permit.ticket)
+                self.fairness.tickets.leave(permit.ticket)

@@ -83,6 +83,7 @@ REJECTION_REASONS: Final = (
 KNOWN: Final = 0
 STRANGER: Final = 1
 HEAVY: Final = 2
+LANES: Final = (KNOWN, STRANGER, HEAVY)
 UNSORTED: Final = -1
 
 

@@ -1,40 +1,48 @@
-"""Requests that wait for a place: other methods first, then GETs without a stored response, then
-GETs with one.
+"""Requests that wait: for a place, for the pace, or for the end of a pause.
 
-Requests without a stored response also wait here for the end of a pause, in their order.
+Other methods go before all GETs. lanes.py decides the order of the GETs.
 """
 
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
+from typing import Final
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
-from retter.breaker.permit import Permit, Phase
+from retter.breaker.fairness import Fairness
+from retter.breaker.permit import KNOWN, LANES, STRANGER, UNSORTED, Permit, Phase
 
 # Entries of permits that left early may remain in the queue of held permits: this many, and one for
 # each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
-HELD_LEFT_MAX = 64
+HELD_LEFT_MAX: Final = 64
 
 
 class WaitingRoom:
-    """First-in first-out queues. A permit that left early is skipped when its turn comes."""
+    """First-in first-out queues. A permit that left early is skipped when its turn comes.
+
+    Args:
+        fairness: Says whose turn it is. None: all GETs wait in the first lane.
+    """
 
     __slots__ = (
         "_held",
         "_lines",
         "_others",
         "_released",
+        "counts",
+        "fairness",
         "held",
         "others",
         "waiting",
         "waiting_without_stored",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, fairness: Fairness | None) -> None:
+        self.fairness = fairness
         self._others: deque[Permit] = deque()  # other methods: never rejected
-        # GETs without a stored response, and GETs that have one and wait for a fresh one.
-        self._lines: list[deque[Permit]] = [deque(), deque()]
+        # GETs, by 2 * lane + has_stored.
+        self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(LANES))]
+        self.counts = [0] * (2 * len(LANES))  # how many wait there
         self._held: deque[Permit] = deque()  # until the end of a pause
         self._released: deque[Permit] = deque()  # go upstream, even without a place
         self.held = 0  # not counted in `waiting`
@@ -42,25 +50,11 @@ class WaitingRoom:
         self.waiting_without_stored: int = 0  # of `waiting`; includes other methods
         self.others = 0  # other methods; part of `waiting_without_stored`
 
-    def ahead(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many go before a request that arrives now. There is one lane for all here."""
-        return self.waiting if has_stored else self.waiting_without_stored
-
-    def in_front(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many wait that a request which arrives now must not overtake."""
-        return self.waiting if has_stored else self.waiting_without_stored
-
-    def waiting_in(self, lane: int) -> int:
-        """Return how many wait in a lane. There are no lanes here."""
-        return 0
-
-    def waits_behind(self, lane: int) -> bool:
-        """Return whether any request waits in a later lane. There are no lanes here."""
-        return False
-
-    def is_full(self, lane: int, waiting_max: int) -> bool:
-        """Return whether no more requests may wait."""
-        return self.waiting >= waiting_max
+    def lane_of(self, lane: int) -> int:
+        """Return the lane in which a request of that lane waits here."""
+        if self.fairness is None:
+            return KNOWN
+        return STRANGER if lane == UNSORTED else lane
 
     def add(self, permit: Permit, now: float) -> None:
         """Queue a permit."""
@@ -71,23 +65,20 @@ class WaitingRoom:
         queue.append(permit)
 
     def _line_of(self, permit: Permit) -> int:
-        """Return the index of a queue of GETs: 2 * lane + has_stored, if there are lanes."""
-        return int(permit.has_stored)
+        return 2 * self.lane_of(permit.lane) + permit.has_stored
 
     def _count(self, permit: Permit, change: int) -> None:
         self.waiting += change
         if not permit.has_stored:
             self.waiting_without_stored += change
-        if not permit.is_get:
+        if permit.is_get:
+            self.counts[self._line_of(permit)] += change
+        else:
             self.others += change
 
     def next_other(self) -> Permit | None:
         """Take out the request with another method whose turn it is; it becomes ADMITTED."""
         return self._first_of(self._others)
-
-    def next_get(self) -> Permit | None:
-        """Take out the GET whose turn it is; it becomes ADMITTED."""
-        return self._first_of(self._lines[False]) or self._first_of(self._lines[True])
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
         """Take out the first GET, of those that wait longest, whose client is not in doubt."""
@@ -123,31 +114,6 @@ class WaitingRoom:
             self._forget_left()
         else:
             self._remove(permit, Phase.DONE)
-
-    def expired(
-        self,
-        now: float,
-        without_stored_s: float,
-        with_stored_s: Callable[[int], float],
-        with_stored_max: Callable[[int], float],
-    ) -> list[Permit]:
-        """Take out the GETs whose wait has expired, and those that are too many: DONE.
-
-        All GETs of one queue may wait for the same time. So the wait of the first one expires
-        first. If there are too many, the last ones are taken out.
-        """
-        over: list[Permit] = []
-        for lane in range(len(self._lines) // 2):
-            without_stored, with_stored = self._lines[2 * lane : 2 * lane + 2]
-            self._take_older(without_stored, now - without_stored_s, over)
-            self._take_older(with_stored, now - with_stored_s(lane), over)
-            longest = with_stored_max(lane)
-            while with_stored and self.ahead(lane, has_stored=True) > longest:
-                permit = with_stored.pop()
-                if permit.phase is Phase.QUEUED:
-                    over.append(permit)
-                    self._remove(permit, Phase.DONE)
-        return over
 
     def _take_older(self, queue: deque[Permit], since: float, over: list[Permit]) -> None:
         while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):

@@ -10,7 +10,6 @@ from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, line_max
 from retter.breaker.fairness import Fairness
-from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
 from retter.breaker.permit import Permit
 from retter.breaker.states import Signal, State
@@ -59,12 +58,8 @@ def _judge(circuit: Circuit, now: float) -> None:
 def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
     enough = circuit.state is _CLOSED
     found = fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
-    room = circuit.room
-    if found and not enough and isinstance(room, Lanes):
-        room.sort(
-            lambda asker: fairness.sort_late(asker, now),
-            lambda permit: fairness.grown_heavy(permit, now),
-        )
+    if found and not enough and circuit.room.fairness is not None:
+        circuit.room.sort(fairness, now)
 
 
 # --- those who wait ---

@@ -22,7 +22,6 @@ from retter.breaker.circuit import Circuit
 from retter.breaker.endings import leave
 from retter.breaker.fairness import Asker
 from retter.breaker.figures import mode_number, mode_of, take_figures, take_routes, take_rows
-from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
 from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.settings import BreakerSettings
@@ -46,7 +45,7 @@ from retter.judgement.memory import (
     WAITING,
     Memory,
 )
-from retter.judgement.room import SharedLanes, SharedRoom
+from retter.judgement.room import SharedLanes
 from retter.judgement.teller import Teller
 from retter.judgement.tickets import SharedTickets
 
@@ -152,18 +151,13 @@ class SharedBreaker(CircuitBreaker):
         circuit = self.circuit
         memory.begin(index)
         circuit.flight = SharedFlight()
-        self._room: SharedLanes | SharedRoom
         self._demand: SharedDemand | None = None
         self._demand_at = -inf  # when it was told
         self._tickets: SharedTickets | None = None
         if circuit.fairness is not None:
             self._tickets = circuit.fairness.tickets = SharedTickets(secret, memory, index)
             circuit.fairness.demand = self._demand = SharedDemand()
-        if circuit.fairness is not None and isinstance(circuit.room, Lanes):
-            self._room = SharedLanes(circuit.fairness.demand, circuit.fairness.tickets)
-        else:
-            self._room = SharedRoom()
-        circuit.room = self._room
+        circuit.room = self._room = SharedLanes(circuit.room.fairness)
         self._on_follow = on_follow
         self._memory = memory
         self._words = memory.words

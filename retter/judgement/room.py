@@ -11,50 +11,21 @@ the order over all workers:
 from typing import Final
 
 from retter.breaker import constants
-from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Fairness
 from retter.breaker.lanes import Lanes
 from retter.breaker.permit import HEAVY, Permit
-from retter.breaker.queue import WaitingRoom
-from retter.breaker.tickets import Tickets
 from retter.judgement.memory import LINES
 
 _HEAVY_WAITS_FOR: Final = constants.HEAVY_TURN - 1
 
 
-class SharedRoom(WaitingRoom):
-    """A waiting room with one queue for all."""
-
-    __slots__ = ("elsewhere", "elsewhere_without_stored")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elsewhere = 0  # how many wait in other workers
-        self.elsewhere_without_stored = 0  # of these
-
-    def ahead(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many go before a request that arrives now, in all workers."""
-        if has_stored:
-            return self.waiting + self.elsewhere
-        return self.waiting_without_stored + self.elsewhere_without_stored
-
-    def told(self) -> list[int]:
-        """Return how many wait here, by lane; without lanes all are strangers."""
-        without = self.waiting_without_stored - self.others
-        return [0, 0, without, self.waiting - self.waiting_without_stored, 0, 0]
-
-    def note(self, others: int, lines: list[int]) -> None:
-        """Take in how many wait elsewhere: other methods, and GETs by lane."""
-        self.elsewhere_without_stored = others + sum(lines[::2])
-        self.elsewhere = others + sum(lines)
-
-
 class SharedLanes(Lanes):
-    """A waiting room with lanes."""
+    """The waiting room of a worker."""
 
     __slots__ = ("_elsewhere",)
 
-    def __init__(self, demand: DemandTable, tickets: Tickets) -> None:
-        super().__init__(demand, tickets)
+    def __init__(self, fairness: Fairness | None) -> None:
+        super().__init__(fairness)
         self._elsewhere = [0] * LINES
         self.all_counts = [0] * LINES  # before this, the same list as `counts`
 

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
-from retter.breaker.demand import DemandTable
-from retter.breaker.fairness import Asker, Sorted
+from retter.breaker.fairness import Asker, Fairness
 from retter.breaker.lanes import Lanes
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
 from retter.breaker.routes import RouteTable
-from retter.breaker.tickets import Tickets
 from tests.support.compiled import counts_lines
 from tests.support.work import instructions_of
 
@@ -26,6 +24,7 @@ ROUTE = RouteTable(0.0, Baseline()).get(b"GET /", 0.0)
 class Line:
     """A room, and what has happened to it."""
 
+    fairness: Fairness
     room: Lanes
     now: float = 0.0
     served: int = 0
@@ -33,7 +32,8 @@ class Line:
     @classmethod
     def new(cls) -> "Line":
         """Return an empty one."""
-        return cls(Lanes(DemandTable(), Tickets(b"secret", 0.0)))
+        fairness = Fairness(b"secret", 0.0)
+        return cls(fairness, Lanes(fairness))
 
     def come(
         self, lane: int, name: bytes, *, stored: bool, ticket: int = -1, since: float = 0.0
@@ -48,7 +48,13 @@ class Line:
     def issue(self, tickets: int) -> None:
         """Some are given tickets, the first number 0."""
         for _ in range(tickets):
-            self.room._tickets.issue(0, 0.0)
+            self.fairness.tickets.issue(0, 0.0)
+
+    def ask_for_much(self, *clients: int) -> None:
+        """More than their share is what these ask for, and only these."""
+        self.fairness._share_s = self.fairness._light_s = 1.0
+        for client in clients:
+            self.fairness.demand.note(client, 10.0, 0.0)
 
     def next(self) -> bytes | None:
         """Somebody gets a place."""
@@ -217,7 +223,7 @@ def test_who_gives_up_may_come_again_with_its_ticket() -> None:
     over = room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0)
     assert [one.key for one in over] == [b"waits"]
     for ticket in (0, 1):
-        assert not room._tickets.stands(ticket)
+        assert not line.fairness.tickets.stands(ticket)
         line.come(KNOWN, b"again", stored=False, ticket=ticket)
     assert room.counts[2 * KNOWN] == 2
 
@@ -234,11 +240,11 @@ def test_a_ticket_stands_once_after_a_pause(queued_before: bool) -> None:
         permit = Permit(Phase.ADMITTED, Reason.ADMITTED, True, ROUTE, name, False, 0)
         permit.lane, permit.asker, permit.ticket, permit.since = KNOWN, 0, 0, 0.0
         room.hold(permit, line.now)
-    assert not room._tickets.stands(0)
+    assert not line.fairness.tickets.stands(0)
     room.release_held(line.now)
     assert room.counts[2 * KNOWN] == 1
     assert room.counts[2 * STRANGER] == 2
-    assert room._tickets.stands(0)
+    assert line.fairness.tickets.stands(0)
     assert [line.next() for _ in range(4)] == [b"first", b"second", b"third", None]
 
 
@@ -256,7 +262,7 @@ def test_what_left_the_line_is_let_go() -> None:
 def test_of_the_heavy_ones_who_has_got_least_goes_first() -> None:
     """The choice is among the first requests of the lane."""
     line = Line.new()
-    demand = line.room._demand
+    demand = line.fairness.demand
     for asker, got in ((1, 5.0), (2, 1.0), (3, 3.0)):
         demand.note(asker, 10.0, 0.0)
         demand.gave(asker, got, 0.0)
@@ -272,10 +278,8 @@ def test_who_waits_is_looked_at_again() -> None:
     line.come(HEAVY, b"heavy", stored=False)
     unsorted = line.come(UNSORTED, b"crawler", stored=False)
     unsorted.who = Asker(9, crawler="bot")
-    line.room.sort(
-        lambda asker: Sorted(HEAVY if asker.crawler else STRANGER, asker.client),
-        lambda permit: permit.asker in (1, 2),
-    )
+    line.ask_for_much(1, 2)
+    line.room.sort(line.fairness, 0.0)
     assert line.room.counts == [0, 0, 2, 0, 4, 0]
     waiting = [permit.key for permit in line.room._lines[2 * HEAVY]]
     assert waiting == [b"1", b"2", b"heavy", b"crawler"]
@@ -287,9 +291,10 @@ def test_a_ticket_gains_nothing_for_who_asks_for_too_much_by_now() -> None:
     """It stood with the known ones, and does so no more."""
     line = Line.new()
     line.issue(1)
-    line.come(KNOWN, b"ticket", stored=False, ticket=0)
+    line.come(KNOWN, b"ticket", stored=False, ticket=0).asker = 1
     line.come(STRANGER, b"stranger", stored=False)
-    line.room.sort(lambda asker: Sorted(STRANGER, 0), lambda permit: permit.key == b"ticket")
+    line.ask_for_much(1)
+    line.room.sort(line.fairness, 0.0)
     assert [line.next() for _ in range(3)] == [b"stranger", b"ticket", None]
 
 

@@ -16,7 +16,7 @@ from retter.breaker import (
     State,
     constants,
 )
-from retter.breaker.queue import WaitingRoom
+from retter.breaker.lanes import Lanes
 from tests.breaker.situations import filled, forwarded, serve, shed
 from tests.support.breaker_driver import TICK_S, Driver
 
@@ -122,7 +122,7 @@ def test_the_needy_go_first() -> None:
 
 def test_a_client_that_left_the_queue_is_skipped() -> None:
     """Its place goes to the next."""
-    room = WaitingRoom()
+    room = Lanes(None)
     driver = filled()
     first, second = (driver.admit(key=b"/%d" % n, stored=None) for n in (1, 2))
     assert isinstance(first, Permit)

@@ -22,7 +22,6 @@ from retter.breaker import (
     State,
     constants,
 )
-from retter.breaker.lanes import Lanes
 from retter.store.known_sessions import ISSUED
 from tests.support.breaker_driver import TICK_S, Driver
 from tests.support.compiled import replaces_parts
@@ -193,7 +192,7 @@ class AnyHistoryInLanes(AnyHistory):
         """The counts of the lanes are right, and a ticket is in the queue once."""
         breaker = self.driver.breaker
         room = breaker.circuit.room
-        assert isinstance(room, Lanes)
+        assert room.fairness is not None
         assert sum(room.counts) + room.others == room.waiting
         tickets = [permit.ticket for permit in self.driver.queued if permit.ticket >= 0]
         assert len(tickets) == len(set(tickets))

@@ -17,7 +17,6 @@ from retter.breaker import (
     Transition,
     constants,
 )
-from retter.breaker.queue import WaitingRoom
 
 TICK_S = 0.05
 
@@ -165,7 +164,7 @@ class Driver:
         with_stored = [permit for permit in line if permit.has_stored]
         if rest and rest[0].is_get:
             others = []
-        if type(breaker.circuit.room) is WaitingRoom:  # the order of lanes is looked at elsewhere
+        if breaker.circuit.room.fairness is None:  # the order of lanes is looked at elsewhere
             due = others + without_stored + with_stored
             assert rest == due[: len(rest)], "first come, first served"
         for permit in ready:
