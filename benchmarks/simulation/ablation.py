@@ -108,7 +108,9 @@ RULES: dict[str, Callable[[], None]] = {
     "write-wait": _method(decide, "_decide_other", lambda _: decide.FORWARD),
     "begin-anew": _method(WorkRateLimit, "begin_anew", lambda *_: None),
     "dips": _method(baseline.Dips, "due", lambda *_: False),
-    "stored-wait": _constant("STORED_WAIT_S", 0.0),
+    "stored-wait": _set(
+        STORED_WAIT_S=0.0, STORED_WAIT_BASELINES=0.0, STORED_WAIT_BEFORE_BASELINES=0.0
+    ),
     "queue-without-stored": _method(decide, "_without_stored", _shed_at_once),
     "count-of-the-line": _constant("CROWDED_WINDOWS", 10**9),
     "gets-rate": _method(
@@ -120,7 +122,6 @@ RULES: dict[str, Callable[[], None]] = {
     "error-breaker": _method(endings, "_judge", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
-    "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
     "first-answers": _method(Route, "late_after_s", property(_late_after_without_first_answers)),
     "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
     "demand": _method(Fairness, "limit_s", property(lambda _: inf)),

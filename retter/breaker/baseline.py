@@ -39,8 +39,6 @@ class ColdStart:
     because it also counts the requests that are still in flight.
     """
 
-    __slots__ = ("_changed_at", "_in_flight", "completions", "spent_s")
-
     def __init__(self, now: float) -> None:
         self._changed_at = now
         self._in_flight = 0
@@ -122,8 +120,6 @@ class Dips:
     more requests are answered with a stored response.
     """
 
-    __slots__ = ("_due_at", "_samples", "_until", "begun")
-
     def __init__(self) -> None:
         self._due_at = inf
         self._until = -inf
@@ -157,14 +153,6 @@ class Dips:
         was_active = self.active
         self._put_off(now, baseline_s)
         return was_active
-
-    def told(self) -> tuple[float, float, int]:
-        """Return all that another process needs to know: when it is due, its end, the samples."""
-        return self._due_at, self._until, self._samples
-
-    def take(self, due_at: float, until: float, samples: int) -> None:
-        """Take over what another process told."""
-        self._due_at, self._until, self._samples = due_at, until, samples
 
     def due(self, now: float, baseline_s: float) -> bool:
         """Begin or end a dip if it is due; return whether that changed anything."""

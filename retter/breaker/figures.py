@@ -23,7 +23,6 @@ _STATES: Final = tuple(State)
 _MODES: Final = tuple(Mode)
 _NUMBER_BYTES: Final = 6  # a float holds 48 bits exactly
 
-FIGURES: Final = 32  # how many numbers `figures` returns
 _ROW: Final = 4  # numbers for each row of the table
 _ROUTE: Final = 8  # and for each route
 
@@ -43,25 +42,32 @@ def mode_of(number: float) -> Mode:
     return _MODES[int(number)]
 
 
+# What is passed on as it is: the part of the circuit, and the name there.
+_MEASURED: Final = (
+    ("limit", "work_rate"), ("limit", "others_rate"),
+    ("table", "ceiling"), ("table", "late_from"), ("table", "trial_at"),
+    ("baseline", "mean_s"), ("pulse", "stalled_at"), ("pulse", "woke_at"),
+    ("dips", "_due_at"), ("dips", "_until"),
+)  # fmt: skip
+_COUNTED: Final = (
+    ("limit", "windows"), ("limit", "crowded_windows"), ("table", "proven"), ("table", "hint"),
+    ("baseline", "samples"), ("dips", "_samples"),
+    ("failures", "in_a_row"), ("failures", "refused_in_a_row"),
+)  # fmt: skip
+_APART: Final = 10  # figures with a rule of their own
+FIGURES: Final = _APART + len(_MEASURED) + len(_COUNTED)  # how many numbers `figures` returns
+
+
 def figures(circuit: Circuit) -> list[float]:
     """Return the figures of the process that judges."""
-    limit, table, baseline = circuit.limit, circuit.table, circuit.baseline
-    pulse, opening, dips, failures = (
-        circuit.pulse, circuit.opening, circuit.dips, circuit.failures,
-    )  # fmt: skip
-    return [
+    opening, recent = circuit.opening, circuit.failures.recent
+    said: list[float] = [
         _STATES.index(circuit.state), _MODES.index(circuit.mode), circuit.generation,
-        limit.limit, limit.work_rate, limit.peak_work_rate, limit.windows, limit.crowded_windows,
-        limit.shed_at,
-        table.proven, table.ceiling, table.late_from, table.trial_at, table.hint,
-        baseline.mean_s, baseline.samples, baseline.cold is not None,
-        pulse.passed_at, pulse.stalled_at, pulse.woke_at,
-        opening.wait_s, opening.probe_at,
-        *dips.told(),
-        failures.recent.passed, failures.recent.failed,
-        failures.in_a_row, failures.refused_in_a_row,
-        circuit.crowded, circuit.counts.transitions, limit.others_rate,
+        opening.wait_s, opening.probe_at, circuit.limit.limit, circuit.baseline.cold is not None,
+        circuit.pulse.passed_at, recent.passed, recent.failed,
     ]  # fmt: skip
+    said += [getattr(getattr(circuit, part), name) for part, name in _MEASURED + _COUNTED]
+    return said
 
 
 def take_figures(circuit: Circuit, said: Sequence[float], now: float) -> None:
@@ -70,31 +76,24 @@ def take_figures(circuit: Circuit, said: Sequence[float], now: float) -> None:
     The mode is this process's own. While it differs from the judge's (an operator has just spoken
     to one of them), the state is not taken over.
     """
-    limit, table, baseline = circuit.limit, circuit.table, circuit.baseline
-    pulse, opening, failures = circuit.pulse, circuit.opening, circuit.failures
-    state, generation = _STATES[int(said[0])], int(said[2])
-    if _MODES[int(said[1])] is circuit.mode:
-        if generation != circuit.generation:
+    state, mode, generation, wait_s, probe_at, limit, cold, *answers = said[:_APART]
+    if _MODES[int(mode)] is circuit.mode:
+        if int(generation) != circuit.generation:
             settings = circuit.settings
-            opening = circuit.opening = Opening(now, settings.open_min_s, settings.open_max_s)
-            circuit.generation = generation
-        circuit.state = state
-        opening.wait_s, opening.probe_at = said[20], said[21]
-    limit.work_rate, limit.peak_work_rate = said[4], said[5]
-    limit.windows, limit.crowded_windows = int(said[6]), int(said[7])
-    limit.others_rate = said[31]
-    table.proven = int(said[9])
-    table.ceiling, table.late_from, table.trial_at = said[10], said[11], said[12]
-    table.hint = int(said[13])
-    baseline.mean_s, baseline.samples = said[14], int(said[15])
-    if not said[16]:
-        baseline.cold = None
-    pulse.passed_at = max(pulse.passed_at, said[17])
-    pulse.stalled_at, pulse.woke_at = said[18], said[19]
-    circuit.dips.take(said[22], said[23], int(said[24]))
-    failures.recent.passed, failures.recent.failed = int(said[25]), int(said[26])
-    failures.in_a_row, failures.refused_in_a_row = int(said[27]), int(said[28])
-    limit.set_limit(said[3])
+            circuit.opening = Opening(now, settings.open_min_s, settings.open_max_s)
+            circuit.generation = int(generation)
+        circuit.state = _STATES[int(state)]
+        circuit.opening.wait_s, circuit.opening.probe_at = wait_s, probe_at
+    for (part, name), value in zip(_MEASURED, said[_APART:], strict=False):
+        setattr(getattr(circuit, part), name, value)
+    for (part, name), value in zip(_COUNTED, said[_APART + len(_MEASURED) :], strict=False):
+        setattr(getattr(circuit, part), name, int(value))
+    if not cold:
+        circuit.baseline.cold = None
+    pulse, recent = circuit.pulse, circuit.failures.recent
+    pulse.passed_at = max(pulse.passed_at, answers[0])
+    recent.passed, recent.failed = int(answers[1]), int(answers[2])
+    circuit.limit.set_limit(limit)
     circuit.set_cap()
 
 
