@@ -210,7 +210,7 @@ class History:
                     else median_s,  # without a good answer it takes for ever
                     {
                         "route": route.name.decode("latin-1"),
-                        "state": "OPEN" if route.is_open else "CLOSED",
+                        "state": "OPEN" if route.opening else "CLOSED",
                         "requests": requests,
                         "errors": errors,
                         "p50_ms": latency["p50"],

@@ -63,8 +63,6 @@ class CircuitBreaker:
     `finished`, `detach` and `tick`, it calls `take_ready` and starts the permits that it gets.
     """
 
-    __slots__ = ("_spare", "circuit")
-
     def __init__(
         self,
         settings: BreakerSettings,
@@ -476,7 +474,7 @@ class CircuitBreaker:
         """Return how many seconds a GET of that route may take now: its patience."""
         circuit = self.circuit
         known = circuit.routes.peek(route, 0.0)
-        if circuit.state is _CLOSED and not known.is_open:
+        if circuit.state is _CLOSED and known.opening is None:
             return circuit.settings.patience_while_closed_s(known.expected_s)
         return circuit.settings.patience_s(known.expected_s)
 

@@ -39,33 +39,6 @@ _OBSERVE: Final = Mode.OBSERVE
 class Circuit:
     """State, mode, places, and the parts that learn. It handles no requests itself."""
 
-    __slots__ = (
-        "_on_transition",
-        "baseline",
-        "calm",
-        "cap",
-        "counts",
-        "dips",
-        "elsewhere",
-        "failures",
-        "fairness",
-        "flight",
-        "forced_until",
-        "generation",
-        "limit",
-        "mode",
-        "opening",
-        "paused_until",
-        "pulse",
-        "rejections",
-        "room",
-        "routes",
-        "settings",
-        "state",
-        "table",
-        "waiting_elsewhere",
-    )
-
     def __init__(
         self,
         settings: BreakerSettings,

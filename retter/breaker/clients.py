@@ -22,30 +22,14 @@ _NOBODY: Final = -1
 class Clients:
     """The clients that failed lately, and the last three clients that got a good answer."""
 
-    __slots__ = (
-        "_doubted",
-        "_failed",
-        "_failed_in_row",
-        "_first",
-        "_first_at",
-        "_second",
-        "_second_at",
-        "_third",
-        "_third_at",
-        "_unknown",
-        "_unknown_in_row",
-        "_window_at",
-    )
-
     def __init__(self, now: float) -> None:
         self._first, self._first_at = _NOBODY, -inf  # the latest
         self._second, self._second_at = _NOBODY, -inf
         self._third, self._third_at = _NOBODY, -inf
         self._failed: dict[int, int] = {}  # failures of each client in this window
-        self._unknown = 0  # failures of unknown clients in this window
         self._window_at = now
         self._failed_in_row: set[int] = set()  # clients that failed since the last good answer
-        self._unknown_in_row = 0
+        self._strangers = 0  # numbers of clients that are not known: below 0, each used once
         self._doubted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # since, until
 
     def passed(self, client: int, now: float) -> None:
@@ -56,18 +40,15 @@ class Clients:
             self._second, self._second_at = self._first, self._first_at
             self._first = client
         self._first_at = now
-        if self._failed_in_row or self._unknown_in_row:
+        if self._failed_in_row:
             self._failed_in_row.clear()
-            self._unknown_in_row = 0
         if self._doubted:
             self._doubted.pop(client, None)
 
     def failed(self, client: int, now: float) -> bool:
         """Record that a client's request failed; return whether the failure counts."""
         if client == UNKNOWN_CLIENT:
-            self._unknown += 1
-            self._unknown_in_row += 1
-            return True
+            client = self._strangers = self._strangers - 1
         failed = self._failed
         failures = failed[client] = failed.get(client, 0) + 1
         self._failed_in_row.add(client)
@@ -85,10 +66,7 @@ class Clients:
     def agree(self, now: float) -> bool:
         """Return whether the failures come from enough clients to be a sign of anything."""
         failing = self._failed_in_row.union(self._failed)
-        unknown = max(self._unknown, self._unknown_in_row)
-        if len(failing) + unknown >= constants.CLIENTS_AGREE:
-            return True
-        return not self._others_passed(failing, now)
+        return len(failing) >= constants.CLIENTS_AGREE or not self._others_passed(failing, now)
 
     def _others_passed(self, clients: set[int], now: float) -> bool:
         since = now - constants.CLIENT_ACTIVE_S
@@ -112,7 +90,6 @@ class Clients:
         """Begin the next window if this one is over."""
         if now - self._window_at >= constants.CLIENT_WINDOW_S:
             self._window_at = now
-            self._unknown = 0
             if self._failed:
                 self._failed.clear()
 
@@ -120,4 +97,3 @@ class Clients:
         """Forget the failures counted so far; clients in doubt remain in doubt."""
         self._failed.clear()
         self._failed_in_row.clear()
-        self._unknown = self._unknown_in_row = 0

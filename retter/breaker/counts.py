@@ -6,21 +6,6 @@ from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 class Counts:
     """Numbers of events since the start, and two latencies."""
 
-    __slots__ = (
-        "answered_late",
-        "first_bytes",
-        "in_pieces",
-        "probes",
-        "queue_timeouts",
-        "queued",
-        "transitions",
-        "trials",
-        "would_answer_late",
-        "would_queue",
-        "would_reject",
-        "would_shed",
-    )
-
     def __init__(self) -> None:
         self.answered_late = self.queue_timeouts = self.queued = 0
         self.probes = self.transitions = self.trials = 0

@@ -24,21 +24,6 @@ WINDOW_S: Final = constants.DEMAND_HALF_LIFE_S / 0.6931471805599453
 class DemandTable:
     """The clients that sent requests lately. All demands are seconds of work."""
 
-    __slots__ = (
-        "_at",
-        "_demand",
-        "_forgotten",
-        "_forgotten_at",
-        "_free",
-        "_given",
-        "_given_at",
-        "_got",
-        "_hand",
-        "_keys",
-        "_names",
-        "_slots",
-    )
-
     def __init__(self) -> None:
         self._slots: dict[int, int] = {}  # client -> slot
         self._free: list[int] = []

@@ -14,8 +14,6 @@ from retter.breaker.window import RollingWindow
 class Failures:
     """Outcomes of the last two seconds, and the number of failures in a row."""
 
-    __slots__ = ("clients", "in_a_row", "recent", "refused_in_a_row", "route")
-
     def __init__(self, now: float) -> None:
         self.recent = RollingWindow(
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S

@@ -57,18 +57,6 @@ class Fairness:
         secret: The key of this process, for tickets.
     """
 
-    __slots__ = (
-        "_light_s",
-        "_share_at",
-        "_share_s",
-        "_since",
-        "asked",
-        "demand",
-        "got",
-        "left",
-        "tickets",
-    )
-
     def __init__(self, secret: bytes, now: float) -> None:
         self.demand = DemandTable()
         self.tickets = Tickets(secret, now)

@@ -30,8 +30,6 @@ class Flight:
         counted: GETs in flight by key; never 0. None: not counted, since nobody has asked lately.
     """
 
-    __slots__ = ("_asked_ticks", "_due", "_old", "_serial", "counted", "young")
-
     def __init__(self) -> None:
         self.young: dict[Permit, None] = {}
         self._old: dict[Permit, None] = {}

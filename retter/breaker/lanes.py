@@ -39,8 +39,6 @@ def _queued_at(permit: Permit) -> float:
 class Lanes(WaitingRoom):
     """A waiting room with two queues for each lane: without and with a stored response."""
 
-    __slots__ = ("_between", "_by_age", "_given", "_serial", "_waited", "all_counts")
-
     def __init__(self, fairness: Fairness | None) -> None:
         super().__init__(fairness)
         self.all_counts = self.counts  # with those who wait in other workers, if there are any

@@ -54,8 +54,6 @@ class Rejection:
 class Rejections:
     """All possible rejections, in the order of REJECTION_REASONS. Made once, used often."""
 
-    __slots__ = ("rejects", "stored")
-
     def __init__(self, retry_after_s: float) -> None:
         self.stored, self.rejects = (
             [
@@ -168,11 +166,6 @@ class Permit:
     started_at: float
     uncongested: bool
     is_cold: bool
-
-    @property
-    def kind(self) -> Kind:
-        """GET or OTHER, as given to `admit`."""
-        return Kind.GET if self.is_get else Kind.OTHER
 
     def __repr__(self) -> str:
         return f"<Permit {self.phase.value} {self.reason} {self.route.name!r} {self.key!r}>"

@@ -14,8 +14,6 @@ from retter.breaker.routes import Route
 class Pulse:
     """The times at which the application answered, stalled and continued, in seconds."""
 
-    __slots__ = ("_baseline", "passed_at", "stalled_at", "woke_at")
-
     def __init__(self, now: float, baseline: Baseline) -> None:
         self._baseline = baseline  # b0
         self.passed_at = now  # time of the last success

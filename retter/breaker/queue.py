@@ -24,19 +24,6 @@ class WaitingRoom:
         fairness: Says whose turn it is. None: all GETs wait in the first lane.
     """
 
-    __slots__ = (
-        "_held",
-        "_lines",
-        "_others",
-        "_released",
-        "counts",
-        "fairness",
-        "held",
-        "others",
-        "waiting",
-        "waiting_without_stored",
-    )
-
     def __init__(self, fairness: Fairness | None) -> None:
         self.fairness = fairness
         self._others: deque[Permit] = deque()  # other methods: never rejected

@@ -89,7 +89,8 @@ class Route:
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
         self.passed_at = -inf  # time of the last success
-        self.opening: Opening | None = None  # set while the route is open
+        # Set while the route is open: then only probes go upstream, of its GETs.
+        self.opening: Opening | None = None
 
     @property
     def expected_s(self) -> float:
@@ -129,11 +130,6 @@ class Route:
                 row.late += moved
         self.unjudged.clear()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether only probes go upstream, of the route's GETs."""
-        return self.opening is not None
-
     def close(self) -> None:
         """Forward again, and forget the outcomes."""
         self.opening = None
@@ -147,8 +143,6 @@ class RouteTable:
         by_name: The routes; the hot path looks for one here before it calls `get`.
         other: The route of all others.
     """
-
-    __slots__ = ("_application", "_crowded", "by_name", "other")
 
     def __init__(self, now: float, application: Baseline) -> None:
         self._application = application

@@ -164,7 +164,7 @@ def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
     A closed circuit waits longer, because in that case only this request is late, not the
     application.
     """
-    if circuit.state is not _CLOSED or permit.probe is not None or permit.route.is_open:
+    if circuit.state is not _CLOSED or permit.probe or permit.route.opening:
         return True
     return now - permit.started_at >= circuit.settings.patience_while_closed_s(
         permit.route.expected_s

@@ -69,19 +69,6 @@ def _divergence(share: float, expected: float) -> float:
 class ConcurrencyTable:
     """The rows, and the ranks computed from them."""
 
-    __slots__ = (
-        "_advanced_at",
-        "_hint_until",
-        "_passes_above",
-        "by_rank",
-        "ceiling",
-        "hint",
-        "late_from",
-        "proven",
-        "rows",
-        "trial_at",
-    )
-
     def __init__(self, now: float, hint: int) -> None:
         self.rows: list[Row] = []
         self.by_rank: list[Row] = []  # the row of each rank, for the hot path

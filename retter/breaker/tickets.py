@@ -41,8 +41,6 @@ class Tickets:
         now: Monotonic seconds; no ticket is older.
     """
 
-    __slots__ = ("_began_at", "_issued", "_key", "_spent", "_standing")
-
     def __init__(self, secret: bytes, now: float) -> None:
         self._key = secret
         self._began_at = now

@@ -153,7 +153,7 @@ def test_words_for_people() -> None:
     """Permits and kinds have readable texts for the log."""
     permit = forwarded(Driver(), key=b"/page")
     assert repr(permit) == "<Permit in-flight admitted b'GET /' b'/page'>"
-    assert permit.kind is Kind.GET
+    assert permit.is_get
 
 
 def lines_run(in_flight: int) -> int:

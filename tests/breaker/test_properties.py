@@ -84,7 +84,7 @@ class AnyHistory(RuleBasedStateMachine):
             paused = self.driver.breaker.circuit.paused_until is not None
             waits = not paused and permit.phase is Phase.QUEUED  # the driver knows when
             assert waits or permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
-            assert permit.kind is Kind.OTHER
+            assert not permit.is_get
 
     @precondition(lambda self: self.driver.in_flight)
     @rule(count=st.integers(1, 12), pick=PICK, outcome=OUTCOMES)
