@@ -16,7 +16,7 @@ from retter.config.settings import Settings
 from retter.disk.opening import open_shelf
 from tests.support.disk import Clock, Immediately, Later, disk_settings
 from tests.support.far import FakeServer, shelf_of
-from tests.support.harness import FakePeer, FakeProxy, field, reply
+from tests.support.harness import FakePeer, FakeProxy, field, get, reply
 from tests.support.site_of_workers import SiteOfWorkers
 from tests.support.work import instructions_of
 
@@ -85,6 +85,20 @@ def test_a_head_that_comes_again() -> None:
 def test_a_head_that_was_never_seen() -> None:
     """Another path, query, session, cookie and Referer each time."""
     assert cost(page) <= 3590
+
+
+def test_a_page_that_programs_read_too() -> None:
+    """What is stored for these is of another variant: to see that is all that it costs."""
+    proxy = FakeProxy(compress=())
+    program = proxy.client()
+
+    def after_a_program(number: int) -> bytes:
+        target = page(number).split(b" ", 2)[1].decode()
+        program.sends(get(target, headers={"Accept": "application/json"}))
+        proxy.upstream.sends(ANSWER)
+        return page(number)
+
+    assert cost(after_a_program, proxy) <= cost(page) + 250
 
 
 def test_a_form() -> None:
