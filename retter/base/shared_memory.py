@@ -20,6 +20,7 @@ step.
     figures    what each worker has counted
     answers    a ring for each worker with what a purge has dropped near it (disk/purge_answers.py)
     answered   up to where each of these rings is written
+    given      who had the pages that each worker has committed last (disk/given.py)
 
 Pure: the memory comes from the caller.
 """
@@ -53,15 +54,24 @@ ANSWERS_BYTES: Final = 512 * 1024
 # Four keys as JSON take 400 octets.
 SECRETS_BYTES: Final = 1024
 
+# 2,048 notes of 40 octets: the pages that a worker stores in ten seconds, mostly.
+GIVEN_BYTES: Final = 80 * 1024
+
 # The number of this layout. A process of another version takes over the memory only if it has the
 # same one. Add one after each change of what workers write there.
-LAYOUT: Final = 5
+LAYOUT: Final = 6
 
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096
 
 PLACE_BYTES: Final = (
-    9 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES + ANSWERS_BYTES
+    9 * LINE_BYTES
+    + JUDGEMENT_BYTES
+    + NEWS_BYTES
+    + SESSIONS_BYTES
+    + FIGURES_BYTES
+    + ANSWERS_BYTES
+    + GIVEN_BYTES
 )
 
 
@@ -96,6 +106,7 @@ class SharedMemory:
         figures: FIGURES_BYTES for each place.
         answers: ANSWERS_BYTES for each place.
         answered: One number for each place, beside each other.
+        given: GIVEN_BYTES for each place.
     """
 
     workers: int
@@ -115,6 +126,7 @@ class SharedMemory:
     figures: tuple[memoryview, ...]
     answers: tuple[memoryview, ...]
     answered: "memoryview[int]"
+    given: tuple[memoryview, ...]
 
     def beat(self, place: int, now: float) -> None:
         """Note that the worker at a place is alive."""
@@ -155,4 +167,5 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         tuple([part(FIGURES_BYTES) for _ in range(places)]),
         tuple([part(ANSWERS_BYTES) for _ in range(places)]),
         positions(),
+        tuple([part(GIVEN_BYTES) for _ in range(places)]),
     )

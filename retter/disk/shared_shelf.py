@@ -13,6 +13,7 @@ from retter.config.settings import Settings
 from retter.disk.change import in_turns, table_key
 from retter.disk.database import Database, Done
 from retter.disk.folder import Folder
+from retter.disk.given import Given
 from retter.disk.journal import Journal
 from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.news import News
@@ -20,6 +21,7 @@ from retter.disk.purge_answers import PurgeAnswers
 from retter.disk.shared_behind import SharedBehind
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
+from retter.store.packing import UnpackedSlot
 from retter.store.purge_count import PurgeCount
 from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Batch
 
@@ -111,11 +113,29 @@ class SharedShelf(DiskShelf):
         database.joins = True
         if not leads:
             self._sweep_at = inf
+        self._given = Given(news.shared, news.place)
         self._answers = PurgeAnswers(news.shared, news.place)
         self.shared_behind.on_dropped = self._answer
 
     def start(self) -> None:
         """Do nothing: there is no list of keys to make."""
+
+    def _read_slot(self, key: bytes, slot_key: bytes, now: float) -> UnpackedSlot | None:
+        found = super()._read_slot(key, slot_key, now)
+        if found is None:
+            return None
+        return found._replace(variants=self._given.known(key, found.variants))
+
+    def _write(
+        self,
+        batch: Batch,
+        touched: list[bytes],
+        now: float,
+        wall: float,
+        notes: dict[str, object],
+    ) -> Done:
+        self._given.note(batch.slots)
+        return super()._write(batch, touched, now, wall, notes)
 
     def _committed(self, batch: Batch, notes: dict[str, object], result: Any) -> None:
         super()._committed(batch, notes, result)

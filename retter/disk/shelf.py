@@ -24,7 +24,7 @@ from retter.disk.journal import Journal
 from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.threads import Threads
 from retter.store.key_table import KeyTable
-from retter.store.packing import servable
+from retter.store.packing import UnpackedSlot, servable
 from retter.store.purge_count import PurgeCount
 from retter.store.write_behind import (
     WAITING_BYTES_MIN,
@@ -235,11 +235,15 @@ class DiskShelf:
         return Found(slot, hot.marks, hot.counted()) if slot else None
 
     def _read_hot(self, key: bytes, hot: HotKey, now: float) -> Slot:
-        unpacked = self._database.read(hot.slot_key, now, self._wall(), self._max_stale_s, key)
+        unpacked = self._read_slot(key, hot.slot_key, now)
         if unpacked is None or unpacked.key != key:  # another key may have the same hash
             return ()
         hot.remember(unpacked)
         return servable(unpacked.variants, now)
+
+    def _read_slot(self, key: bytes, slot_key: bytes, now: float) -> UnpackedSlot | None:
+        """Read a slot with its bodies, on the loop or in the thread; see `Database.read`."""
+        return self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
 
     @property
     def figures(self) -> ShelfFigures:
@@ -316,7 +320,7 @@ class DiskShelf:
         now, slot_key = self._clock(), self._database.slot_key(key)
         self._folder.enter(READER)
         try:
-            unpacked = self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
+            unpacked = self._read_slot(key, slot_key, now)
         except (Damaged, OSError) as error:
             # Its traceback would hold the transaction, and so the place of a reader, until the
             # garbage collector runs.

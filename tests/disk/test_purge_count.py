@@ -1,6 +1,5 @@
 """What a purge has dropped is counted in memory, on disk and near other workers, each page once."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,24 +7,17 @@ from typing import Any
 
 import pytest
 
-from retter.base.shared_memory import SharedMemory, bytes_for, divided
-from retter.base.worker_place import WorkerPlace
-from retter.disk import purge_answers, shared_opening
-from retter.disk.database import Database
+from retter.disk import purge_answers
 from retter.disk.purge_answers import ALIVE_S, GATHER_S
-from retter.disk.shared_behind import follow
-from retter.disk.shared_opening import open_shared, prepare
 from retter.disk.shelf import COUNT_S, DiskShelf
 from retter.http.message import RequestHead
-from retter.store.rules import StoreRules
-from retter.store.shared_store import SharedStore
 from retter.store.store import ResponseStore
 from retter.store.write_behind import COMMIT_EVERY_S
-from tests.support.disk import Clock, Immediately, Lasting, Later, disk_settings
+from tests.support.disk import Clock, Lasting, Later
+from tests.support.disk_of_workers import TICK_S, Crew
 from tests.support.heads import response_head as response
-from tests.support.stores import ALICE, BOB, SECRET, put, request, who
+from tests.support.stores import ALICE, BOB, put, request, who
 
-TICK_S = 0.05
 Told = list[tuple[int, bool]]
 
 
@@ -191,74 +183,9 @@ def test_without_a_disk_that_works_memory_is_all_there_is(alone: Lasting) -> Non
 # Several workers
 
 
-class OneOfTwo:
-    """A database that is open once in this process, as one of its two users sees it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.still_valid: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._database, name)
-
-    def commit(self, *what: Any) -> Any:
-        self._database.still_valid, self._database.joins = self.still_valid, True
-        return self._database.commit(*what)
-
-    def close(self) -> None:
-        """Whoever has opened it closes it."""
-
-
-class Crew:
-    """Two workers with one store, in this process."""
-
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
-        self.shared: SharedMemory = divided(memoryview(bytearray(bytes_for(2))), 2)
-        self.settings = disk_settings(path)
-        self.lock_fd = prepare(self.settings, 2)
-        self.database = Database(str(path), self.settings.store_disk_bytes)
-        monkeypatch.setattr(shared_opening, "Database", lambda *_, **__: OneOfTwo(self.database))
-        self.workers = [Worker(self, place) for place in range(2)]
-        self.beat()
-
-    def beat(self) -> None:
-        for worker in self.workers:
-            self.shared.beat(worker.place, self.clock.now)
-
-    def tick(self, *places: int, count: int = 3) -> None:
-        for _ in range(count):
-            self.clock.now += TICK_S
-            for place in places or (0, 1):
-                self.workers[place].shelf.tick(self.clock.now)
-
-    def purge(self, **what: Any) -> Told:
-        worker = self.workers[0]
-        return purge(worker.store, worker.shelf, **what)
-
-    def close(self) -> None:
-        for worker in self.workers:
-            worker.shelf.close()
-        self.database.close()
-        os.close(self.lock_fd)
-
-
-class Worker:
-    """A worker."""
-
-    def __init__(self, crew: Crew, place: int) -> None:
-        where = WorkerPlace(place, 2, place, crew.shared, crew.lock_fd)
-        self.place, self.clock = place, crew.clock
-        self.writer = Immediately()
-        self.shelf = open_shared(
-            crew.settings, where, Immediately(), self.writer, crew.clock.monotonic
-        )
-        self.store = SharedStore(StoreRules(secret=SECRET), self.shelf.news)
-        self.store.put_behind(self.shelf.behind)
-        follow(self.store, self.shelf.news, self.shelf.shared_behind)
-
-    def has(self, asked: RequestHead) -> bool:
-        return self.store.find(who(asked), asked, self.clock.now) is not None
+def purge_of(crew: Crew, **what: Any) -> Told:
+    """Purge at the first worker."""
+    return purge(crew.workers[0].store, crew.workers[0].shelf, **what)
 
 
 @pytest.fixture
@@ -299,10 +226,10 @@ def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
     ],
 )
 def test_a_page_of_any_worker_counts_once(crew: Crew, what: Any, pages: int) -> None:
-    told = crew.purge(**what)
+    told = purge_of(crew, **what)
     crew.tick()
     assert told == [(pages, True)]
-    again = crew.purge(**what)
+    again = purge_of(crew, **what)
     crew.tick()
     assert again == [(0, True)]
 
@@ -310,7 +237,7 @@ def test_a_page_of_any_worker_counts_once(crew: Crew, what: Any, pages: int) -> 
 def test_nobody_serves_what_is_purged_while_it_is_counted(crew: Crew) -> None:
     first, second = crew.workers
     assert second.has(page(1)) and second.has(page(5))
-    told = crew.purge()
+    told = purge_of(crew)
     for worker in (first, second):
         assert not any(worker.has(page(number)) for number in range(6))
     crew.tick(0)
@@ -322,13 +249,13 @@ def test_a_page_of_a_session_counts_wherever_it_is(crew: Crew) -> None:
     for worker, number in ((first, 1), (second, 1), (second, 2)):
         store(worker, page(number, ALICE))
     store(second, page(1, BOB))
-    told = crew.purge(session=who(page(1, ALICE)))
+    told = purge_of(crew, session=who(page(1, ALICE)))
     crew.tick()
     assert told == [(2, True)]
 
 
 def test_a_worker_that_does_not_answer_makes_it_at_least_so_many(crew: Crew) -> None:
-    told = crew.purge()
+    told = purge_of(crew)
     crew.tick(0)
     assert told == [], "it may answer yet"
     assert crew.workers[0].shelf._database.entries == 4, "the commit waits for it"
@@ -341,7 +268,7 @@ def test_a_worker_that_does_not_answer_makes_it_at_least_so_many(crew: Crew) -> 
 
 def test_a_worker_that_has_ended_is_not_waited_for(crew: Crew) -> None:
     crew.clock.now += ALIVE_S
-    told = crew.purge()
+    told = purge_of(crew)
     crew.tick(0)
     assert told == [(5, True)]
 
@@ -349,14 +276,14 @@ def test_a_worker_that_has_ended_is_not_waited_for(crew: Crew) -> None:
 def test_purges_one_after_the_other_do_not_put_the_commit_off(crew: Crew) -> None:
     told: list[Told] = []
     for _ in range(int(GATHER_S / TICK_S) + 2):
-        told.append(crew.purge())
+        told.append(purge_of(crew))
         crew.tick(0, count=1)
     assert crew.workers[0].shelf._database.entries == 0
     assert told[0] == [(5, False)]
 
 
 def test_of_two_purges_at_once_each_page_counts_for_the_first(crew: Crew) -> None:
-    one, other = crew.purge(url=b"/page/5"), crew.purge()
+    one, other = purge_of(crew, url=b"/page/5"), purge_of(crew)
     crew.tick()
     assert (one, other) == ([(1, True)], [(5, True)])
 
@@ -366,7 +293,7 @@ def test_a_logout_of_the_same_moment_is_no_purge(crew: Crew) -> None:
     store(second, page(9, BOB))
     identity = who(page(9, BOB))
     first.store.invalidation.drop_owner(identity.owner, 1.0, identity.marks)
-    told = crew.purge(prefix=b"/page/")
+    told = purge_of(crew, prefix=b"/page/")
     crew.tick()
     assert told == [(6, True)]
 
@@ -381,7 +308,7 @@ def test_a_worker_with_too_many_pages_of_its_own_says_so(
     second.shelf.behind.forget(who(page(4)).key)
     for number in range(10, 14):
         store(second, page(number))
-    told = crew.purge()
+    told = purge_of(crew)
     crew.tick()
     assert told == [(5 + 3, False)]
 
@@ -394,7 +321,7 @@ def test_more_pages_than_a_message_holds_are_told_in_several(crew: Crew) -> None
         second.store.shelves.behind = None
         assert put(second.store, page(number), response(), b"body", now, now)
     second.store.shelves.behind = second.shelf.behind
-    told = crew.purge()
+    told = purge_of(crew)
     crew.tick()
     assert told == [(6 + count, True)]
 
@@ -402,6 +329,6 @@ def test_more_pages_than_a_message_holds_are_told_in_several(crew: Crew) -> None
 def test_a_broken_database_leaves_what_is_near_the_workers(crew: Crew) -> None:
     for worker in crew.workers:
         worker.shelf.leave("it is broken")
-    told = crew.purge()
+    told = purge_of(crew)
     crew.tick()
     assert told == [(5, True)], "1 to 5"

@@ -49,6 +49,7 @@ def small_memory() -> SharedMemory:
         figures=(),
         answers=(),
         answered=memoryview(b"").cast("q"),
+        given=(),
     )
 
 
