@@ -86,6 +86,16 @@ def _without_stored_first(self: Any, lane: int) -> Any:
 _next_of = Lanes._next_of
 
 
+def _judged_though_it_queued(circuit: Circuit, now: float, permit: Any) -> None:
+    table = circuit.table
+    table.late_from, edge = inf, table.late_from
+    _outlived_patience(circuit, now, permit)
+    table.late_from = edge
+
+
+_outlived_patience = endings.outlived_patience
+
+
 def _no_doubt(self: ConcurrencyTable, now: float, rank: int) -> None:
     self.trial_at = now
 
@@ -119,6 +129,7 @@ RULES: dict[str, Callable[[], None]] = {
     "single-flight": _method(Flight, "enter", _enter_without_key),
     "discount": _constant("OLD_OTHERS_SHARE", 1e9),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9),
+    "it-queued": _method(endings, "outlived_patience", _judged_though_it_queued),
     "error-breaker": _method(endings, "_judge", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),

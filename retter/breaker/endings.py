@@ -217,6 +217,8 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
         pass
     elif circuit.state is _HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
+    elif circuit.state is _LIMITING and permit.rank >= circuit.table.late_from:
+        pass  # it queued: with so many in flight, answers of all routes are late
     # A route without enough samples may just be slow.
     elif circuit.state is not _OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1

@@ -2,7 +2,8 @@
 
 A request that takes longer than its patience counts as a failure of its route. A route's breaker
 opens when half of its requests fail while the other routes work. Queueing in the application delays
-all routes alike, so overload opens none of these breakers.
+all routes alike, but a quick route's requests are out of patience first. So in an overload only
+those count that did not queue, and overload opens none of these breakers.
 """
 
 import re

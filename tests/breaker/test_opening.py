@@ -291,6 +291,28 @@ def test_a_route_without_witnesses_is_not_opened() -> None:
     assert driver.breaker.circuit.state is State.LIMITING
 
 
+@pytest.mark.parametrize(("late_from", "opens"), [(1.0, False), (9.0, True)])
+def test_a_request_that_queued_is_not_its_routes_failure(late_from: float, opens: bool) -> None:
+    """Quick routes are out of patience first: in an overload they would be the slow ones."""
+    driver = Driver()
+    for number in range(40):
+        serve(driver, 0.05, key=b"/%d" % number, route=b"GET /quick")
+        serve(driver, 0.05, key=b"/%d" % number, route=b"GET /good")
+    serve(driver, 2.0, key=b"/", route=b"GET /good")  # all other outcomes are forgotten
+    circuit = driver.breaker.circuit
+    circuit.fire(driver.now, Signal.NO_PERMITS)
+    circuit.table.late_from = late_from
+    quick = [forwarded(driver, key=b"/q%d" % number, route=b"GET /quick") for number in range(5)]
+    assert [permit.rank for permit in quick] == [1, 2, 3, 4, 5]
+    for _ in range(12):
+        good = forwarded(driver, kind=Kind.OTHER, route=b"OTHER /good", stored=None)
+        driver.tick()
+        driver.finish(good)
+    assert quick == driver.answered
+    assert circuit.state is State.LIMITING
+    assert (b"GET /quick" in driver.breaker.snapshot(driver.now).routes_open) is opens
+
+
 def test_no_route_is_judged_while_the_circuit_is_open() -> None:
     """Everything is late then."""
     driver = Driver()
