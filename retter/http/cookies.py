@@ -42,6 +42,8 @@ SESSION, LIKELY, CREDENTIAL = (
 CSRF, IGNORABLE, OTHER = CookieKind.CSRF, CookieKind.IGNORABLE, CookieKind.OTHER
 
 
+# Section 4.1.3 of RFC 6265bis; the longer ones first.
+_PREFIXES: Final = (b"__Host-Http-", b"__Http-", b"__Host-", b"__Secure-")
 _is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
 
@@ -61,7 +63,9 @@ def cookie_classifier(
         if not _is_token(name):
             return OTHER
         # Browsers leave these prefixes in the name; they describe how the cookie was set.
-        plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
+        plain = name
+        for prefix in _PREFIXES:
+            plain = plain.removeprefix(prefix)
         if not is_listed(name) and (plain is name or not is_listed(plain)):
             return looks_like(name)  # first, as a stranger may send hundreds of them
         if plain in session_cookies or name in session_cookies:

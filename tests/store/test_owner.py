@@ -216,6 +216,8 @@ class TestSessionCookie:
 
     def test_prefixed_it_is_a_session(self, name: bytes) -> None:
         assert cookies(b"__Host-%b=%b" % (name, ALICE)).owner_class is OwnerClass.SESSION
+        for prefix in (b"__Http-", b"__Host-Http-"):
+            assert cookies(b"%b%b=%b" % (prefix, name, ALICE)).session
         plain, prefixed = cookies(name + b"=" + ALICE), cookies(b"__Secure-" + name + b"=" + ALICE)
         assert plain.digest != prefixed.digest
 
