@@ -260,7 +260,7 @@ def test_php_dies_and_comes_back_under_load_and_nobody_sees_anothers_page(
             for target in ("/account", "/cart"):
                 answer = visitors[name].get(target)
                 if answer.status != 200 or heading(answer)[::2] != (name, target):
-                    wrong.append(f"{name} saw {answer}")
+                    wrong.append(f"{name} saw {answer.status} {heading(answer)}")
             counts[name] += 1
 
     def everybody_goes_on() -> None:
