@@ -40,7 +40,8 @@ from retter.store.taken_back import Withdrawn
 # The page is gone for everybody.
 _GONE: Final = frozenset((404, 410))
 # The page is denied to this visitor, and perhaps to others.
-_DENIED: Final = frozenset((401, 403))
+_UNAUTHORIZED: Final = 401
+_DENIED: Final = frozenset((_UNAUTHORIZED, 403))
 
 # Refused pages and good responses are compared within this many seconds.
 WINDOW_S: Final = 10.0
@@ -171,8 +172,11 @@ class Withdrawals:
         self._count(hash(identity.url), now)
         if self.mass or (status not in _GONE and status not in _DENIED):
             return False
-        # Without a session, the same cookies may be those of many visitors.
-        is_own = identity.session or identity.owner_class is not OwnerClass.COOKIES
+        # Without a session, the same cookies may be those of many visitors, and so may a field with
+        # the same value in all requests of a program. But a 401 is about the credential.
+        is_own = identity.session or (
+            identity.owner_class is OwnerClass.CREDENTIAL and status == _UNAUTHORIZED
+        )
         believed = [
             (key, generation)
             for key, generation in keys
