@@ -22,6 +22,7 @@ class WorkerPlace:
         shared: The memory that all workers share.
         store_lock_fd: The lock of the folder of the shared store; -1: nothing is stored.
         memory_fd: Of the memory, for locks; -1: there is none, as in tests.
+        store_is_lent: Workers of the process before use the shared store too, or did.
     """
 
     index: int
@@ -30,6 +31,7 @@ class WorkerPlace:
     shared: SharedMemory
     store_lock_fd: int = -1
     memory_fd: int = -1
+    store_is_lent: bool = False
 
     @property
     def judgement(self) -> memoryview:

@@ -80,6 +80,7 @@ class Database(Environment):
         failpoint: Called with the name of each step, for tests that stop there.
         readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
         readers_max: The number of threads, in all processes, that may read at the same time.
+        map_bytes_min: The least size of the map, because another process has one of this size.
 
     Attributes:
         begin_read: Begins a transaction that only reads; its values are views of the map.
@@ -100,11 +101,18 @@ class Database(Environment):
         *,
         readonly: bool = False,
         readers_max: int = READERS_MAX,
+        map_bytes_min: int = 0,
     ) -> None:
         self._failpoint = failpoint
         self.still_valid: Callable[[Batch], Batch] = lambda batch: batch
         self.joins = False
-        super().__init__(folder, bytes_max, readonly=readonly, readers_max=readers_max)
+        super().__init__(
+            folder,
+            bytes_max,
+            readonly=readonly,
+            readers_max=readers_max,
+            map_bytes_min=map_bytes_min,
+        )
         # Arguments by place: by name they cost as much again.
         self.begin_read = partial(self._env.begin, None, None, False, True)  # buffers=True
 
@@ -144,7 +152,7 @@ class Database(Environment):
                     raise Damaged("a record or a body does not verify")
                 return unpacked
         except lmdb.Error as error:
-            raise OSError(5, str(error)) from None
+            raise self.read_failure(error) from None
 
     def read_again(self, hot: HotKey) -> Slot | None:
         """Return a slot that is remembered, its body verified; None if it has changed."""
@@ -159,7 +167,7 @@ class Database(Environment):
                 hot.place, hot.transaction = packed[AFTER_CHECKSUM], txn.id()
                 body = hot.place.tobytes()
         except lmdb.Error as error:
-            raise OSError(5, str(error)) from None
+            raise self.read_failure(error) from None
         return ((*hot.before, body, *hot.after),) if crc32(body) == hot.checksum else None
 
     def table_keys(self) -> Iterator[int]:
@@ -233,7 +241,7 @@ class Database(Environment):
             with self._env.begin(buffers=True) as txn:
                 return txn.get(packed_key, None, self._trees.used) is not None
         except lmdb.Error as error:
-            raise OSError(5, str(error)) from None
+            raise self.read_failure(error) from None
 
     def count_everyones(self) -> int:
         """Return the number of public slots."""

@@ -57,6 +57,10 @@ class Full(Exception):
     """The map is full, even after evicting."""
 
 
+class Grown(OSError):
+    """Another process, with a larger `--store-disk`, has made the file larger than this map."""
+
+
 class Trees(NamedTuple):
     """The trees of the environment, as LMDB names them."""
 
@@ -76,6 +80,7 @@ class Environment:
         bytes_max: The size of all entries; the file may become twice as large.
         readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
         readers_max: The number of threads, in all processes, that may read at the same time.
+        map_bytes_min: The least size of the map, because another process has one of this size.
 
     Raises:
         OSError: The files cannot be made or opened.
@@ -90,9 +95,10 @@ class Environment:
         *,
         readonly: bool = False,
         readers_max: int = READERS_MAX,
+        map_bytes_min: int = 0,
     ) -> None:
         self.bytes_max = bytes_max
-        self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
+        self.map_bytes = max(2 * bytes_max + MAP_SPARE_BYTES, map_bytes_min)
         self.readonly = readonly
         self._path = os.path.join(folder, FILE)
         _reserve_lock(os.path.join(folder, LOCK_FILE), readers_max)
@@ -212,12 +218,19 @@ class Environment:
     def failure(self, error: Exception) -> OSError:
         """Return the reason why LMDB could not write."""
         number, text = errno_of(error)
+        if isinstance(error, lmdb.MapResizedError):
+            return Grown(number, "another process has made it larger")
         if number == EIO:  # also of a write that was cut short, as the last one on a full disk is
             with contextlib.suppress(OSError):
                 found = os.statvfs(self._path)
                 if found.f_bavail * found.f_frsize < COMMIT_BYTES:
                     return OSError(ENOSPC, os.strerror(ENOSPC))
         return OSError(number, text)
+
+    def read_failure(self, error: Exception) -> OSError:
+        """Return the reason why LMDB could not read."""
+        failure = self.failure(error)
+        return failure if isinstance(failure, Grown) else OSError(EIO, str(error))
 
     def sync(self) -> None:
         """Wait until everything is on disk."""

@@ -21,9 +21,9 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from retter.config.settings import ConfigError
 
@@ -52,6 +52,7 @@ BITS32_BYTES_MAX: Final = 1024**3
 _META_AT: Final = 16
 _META: Final = Struct("=IIQQI44x48xQQ")
 _MAGIC: Final = 0xBEEFC0DE
+HEADER_BYTES: Final = 2 * 65536  # two pages of the largest size of LMDB
 
 # `retter store` takes the lock for a moment (20 us), to find out whether another process holds it.
 # Wait this long before a second try.
@@ -91,6 +92,7 @@ class Folder:
         self.set_aside_reason = ""
         self._faults = faults
         self._place = place
+        self.is_lent = False  # another process uses it too
         self._fault_file: BinaryIO | None = None
         self._mapped: mmap.mmap | None = None
         # One octet for each that uses the database in this process: 1 while it does.
@@ -153,6 +155,7 @@ class Folder:
         if self.lock_fd >= 0:
             if self._place is not None or self._has_its_lock():
                 os.set_inheritable(self.lock_fd, False)
+                self.is_lent = self._place is None
                 return
             os.close(self.lock_fd)  # the process before had another --store
             self.lock_fd = -1
@@ -269,7 +272,7 @@ class Folder:
         try:
             with open(self.at(DATA), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                header = file.read(2 * 65536)
+                header = file.read(HEADER_BYTES)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -279,6 +282,14 @@ class Folder:
             return
         if reason := damage_of(header, size):
             self.set_aside(reason)
+
+    def map_bytes(self) -> int:
+        """Return the largest size of a map of the database so far; 0 if it is not known."""
+        try:
+            with open(self.at(DATA), "rb") as file:
+                return max([one.map_bytes for one in _metas(file.read(HEADER_BYTES))], default=0)
+        except OSError:
+            return 0
 
     def set_aside(self, reason: str) -> str:
         """Move the database away, and return its new path. Only the last one is kept.
@@ -376,24 +387,42 @@ def claim(lock_fd: int) -> None:
     os.pwrite(lock_fd, b"%d\n" % os.getpid(), 0)
 
 
-def damage_of(header: bytes, size: int) -> str:
-    """Return the damage that the header of a database shows; "" for none."""
-    pages: list[tuple[int, int]] = []  # transaction, octets that the file needs for it
+class _Meta(NamedTuple):
+    """One of the two header pages; `error` says why it is none."""
+
+    transaction: int = 0
+    bytes_needed: int = 0  # by the file, for this transaction
+    map_bytes: int = 0
+    error: str = ""
+
+
+def _metas(header: bytes) -> Iterator[_Meta]:
     page_bytes = 0
     for at in (0, 1):
         begin = at * (page_bytes or 4096) + _META_AT
         if len(header) < begin + _META.size:
-            return "its header is cut off"
-        magic, version, _, _, found_bytes, last, transaction = _META.unpack_from(header, begin)
+            yield _Meta(error="its header is cut off")
+            return
+        magic, version, _, map_bytes, found_bytes, last, transaction = _META.unpack_from(
+            header, begin
+        )
         if magic != _MAGIC:
-            return "its header is not that of a database"
+            yield _Meta(error="its header is not that of a database")
+            return
         if version != 1 or not 512 <= found_bytes <= 65536 or found_bytes & (found_bytes - 1):
-            return "its header is of another version"
+            yield _Meta(error="its header is of another version")
+            return
         page_bytes = found_bytes
-        pages.append((transaction, (last + 1) * page_bytes))
-    if size < max(pages)[1]:
-        return f"it is cut off: {size} of {max(pages)[1]} octets"
-    return ""
+        yield _Meta(transaction, (last + 1) * page_bytes, map_bytes)
+
+
+def damage_of(header: bytes, size: int) -> str:
+    """Return the damage that the header of a database shows; "" for none."""
+    metas = list(_metas(header))
+    if error := metas[-1].error:
+        return error
+    _, needed, _, _ = max(metas)
+    return f"it is cut off: {size} of {needed} octets" if size < needed else ""
 
 
 def broken_beside(base: str) -> list[str]:

@@ -10,12 +10,12 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from errno import EACCES, EDQUOT, ENOSPC, EPERM
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from retter.config.settings import ConfigError
 from retter.disk.database import Database
 from retter.disk.environment import Damaged, Foreign
-from retter.disk.folder import DATA, broken_beside, damage_of
+from retter.disk.folder import DATA, HEADER_BYTES, broken_beside, damage_of
 from retter.http.head_edit import fields_of
 from retter.http.message import Fields
 from retter.store.key_table import KeyTable
@@ -23,8 +23,6 @@ from retter.store.packing import Unpacked
 from retter.store.policy import key_parts
 from retter.store.purging import matches
 from retter.store.record import StoredResponse
-
-HEADER_BYTES: Final = 2 * 65536  # two pages of the largest size of LMDB
 
 
 class Listed(NamedTuple):

@@ -116,7 +116,11 @@ def _database(
         folder.enter(LOOP)
         try:
             database = Database(
-                folder.path, settings.store_disk_bytes, failpoint, readers_max=readers_max
+                folder.path,
+                settings.store_disk_bytes,
+                failpoint,
+                readers_max=readers_max,
+                map_bytes_min=folder.map_bytes() if folder.is_lent else 0,
             )
             database.check_readers()
         except Damaged as error:

@@ -97,7 +97,10 @@ def open_shared(
             secret, _ = folder.secret()
             folder.enter(LOOP)
             database = Database(
-                folder.path, settings.store_disk_bytes, readers_max=readers_max(place.workers)
+                folder.path,
+                settings.store_disk_bytes,
+                readers_max=readers_max(place.workers),
+                map_bytes_min=folder.map_bytes() if place.store_is_lent else 0,
             )
             database.check_readers()  # of processes at this place that were killed
             folder.leave(LOOP)

@@ -17,7 +17,7 @@ from retter.config.settings import Settings
 from retter.disk.awaited_reads import Ask, AwaitedReads, Read
 from retter.disk.change import crc32
 from retter.disk.database import Database, Done, no_failpoint
-from retter.disk.environment import Damaged, Full, LmdbError
+from retter.disk.environment import Damaged, Full, Grown, LmdbError
 from retter.disk.folder import LOOP, READER, WRITER, Folder, claim
 from retter.disk.hot_key import HotKey
 from retter.disk.journal import Journal
@@ -96,6 +96,7 @@ class DiskShelf:
         behind: The changes that are not written yet.
         lent: Whether another process takes over.
         trouble: Why RETTER uses the memory alone; "" if it uses the disk.
+        is_spared: In spite of that, the next start uses the database.
         set_aside: Why the database was set aside at the start; "" if it was not.
     """
 
@@ -123,6 +124,7 @@ class DiskShelf:
         self.secret = b""
         self.set_aside = ""
         self.trouble = ""
+        self.is_spared = False
         self.lent = False  # to the process that takes over
         self._keys = KnownKeys(clock())
         self.hot = self._keys.hot
@@ -277,19 +279,24 @@ class DiskShelf:
             why = str(error)
             if isinstance(error, OSError):
                 why = f"it cannot be read: {error.strerror}"
-            self._stop_using_disk(why)
+            self._stop_using_disk(why, spares=isinstance(error, Grown))
 
     def leave(self, why: str) -> None:
         """Use the memory alone from now on: another process has found the disk broken."""
         self._stop_using_disk(why)
 
-    def _stop_using_disk(self, why: str) -> None:
-        """Use the memory alone from now on, because the disk is not reliable any more."""
+    def _stop_using_disk(self, why: str, *, spares: bool = False) -> None:
+        """Use the memory alone from now on, because the disk is not reliable any more.
+
+        Args:
+            spares: The database is whole: the next start uses it.
+        """
         if not self.trouble:
-            self.trouble = why
+            self.trouble, self.is_spared = why, spares
             self.hot.clear()
-            with contextlib.suppress(OSError):
-                self._folder.write("broken", why.encode())
+            if not spares:
+                with contextlib.suppress(OSError):
+                    self._folder.write("broken", why.encode())
 
     def note(self, removals: Removals) -> None:
         """Write removals to the journal at once, so that they survive a kill of the process."""
@@ -466,6 +473,8 @@ class DiskShelf:
     def _commit_failed(self, error: Any) -> None:
         self.figures.commit_failures += 1
         self.behind.failed(self._clock())
+        if isinstance(error, Grown):
+            self._stop_using_disk(f"it cannot be written: {error.strerror}", spares=True)
         if not isinstance(error, (OSError, Full, MemoryError)):
             self._stop_using_disk(f"it cannot be written: {error}")
             raise error

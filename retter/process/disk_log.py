@@ -38,7 +38,8 @@ class DiskLog:
                 "store-failed",
                 error=disk.trouble,
                 store=disk.path,
-                advice="RETTER serves from memory; the next start sets the file aside",
+                advice="RETTER serves from memory; the next start "
+                + ("uses the file again" if disk.is_spared else "sets the file aside"),
             )
         if figures.commit_failures > self._failures:
             if not self._failing:

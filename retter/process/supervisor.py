@@ -100,6 +100,7 @@ class Supervisor:
         self._shared = self._map_memory()
         self._judgement = Memory(self._shared.judgement, places_of(workers))
         self._store_broken = False
+        self._shares_store = False  # with the workers of the process before
         self._left_store = ""  # the folder in memory of the process before, which is not used here
         self._store, self._store_lock_fd = self._open_store()
         self._fleet = Fleet(workers)
@@ -173,6 +174,7 @@ class Supervisor:
         if not store.path:
             return store, -1
         if lock_fd >= 0:
+            self._shares_store = True
             if before.get("store_broken"):  # they have left it: reading it would kill these, too
                 self._store_broken = True
                 log.error("store-broken", error=_STORE_BROKEN, advice=_STORE_BROKEN_ADVICE)
@@ -449,6 +451,7 @@ class Supervisor:
                 self._shared,
                 self._store_lock_fd,
                 self._memory_fd,
+                self._shares_store,
             )
             parts = WorkerParts(
                 settings=self._settings,

@@ -209,6 +209,23 @@ def test_only_the_first_worker_looks_for_old_entries(folder: Folder) -> None:
     worker.shelf.close()
 
 
+def test_workers_of_a_successor_with_a_smaller_disk_have_the_map_of_those_before(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(tmp_path / "store", store_disk_bytes=64 << 20)
+    before = folder.worker(0)
+    before.shelf.set_note("one", 1)
+    map_bytes = before.shelf._database.map_bytes
+    before.shelf.close()
+    folder.settings = disk_settings(folder.path, store_disk_bytes=1 << 20)
+    where = WorkerPlace(1, 2, 1, folder.shared, folder.lock_fd, store_is_lent=True)
+    thread, clock = Immediately(), folder.clock.monotonic
+    successor = open_shared(folder.settings, where, thread, thread, clock)
+    assert successor._database.map_bytes == map_bytes
+    successor.close()
+    folder.close()
+
+
 def test_two_retters_cannot_have_one_folder(folder: Folder) -> None:
     with pytest.raises(ConfigError, match="used by another RETTER"):
         prepare(folder.settings, 2)

@@ -408,20 +408,83 @@ def test_a_successor_with_another_folder_takes_the_lock_of_that_one(tmp_path: Pa
 def test_a_successor_says_that_it_uses_the_folder_when_it_serves(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    before, number = open_at(tmp_path, Clock()), os.getpid()
+    settings, clock, number = disk_settings(tmp_path), Clock(), os.getpid()
+    before = open_at(tmp_path, clock)
+    fd = os.dup(before.lock_fd)
+    before.close()
     monkeypatch.setattr(os, "getpid", lambda: number + 1)
-    successor = open_shelf(
-        disk_settings(tmp_path),
-        Immediately(),
-        Immediately(),
-        Clock().monotonic,
-        lock_fd=os.dup(before.lock_fd),
-    )
+    successor = open_shelf(settings, Immediately(), Immediately(), clock.monotonic, lock_fd=fd)
     assert used_by(str(tmp_path)) == number
     successor.claim()
-    before.close()
     assert used_by(str(tmp_path)) == number + 1
+    assert not successor.set_aside
     successor.close()
+
+
+GROWS = """
+import sys
+from tests.disk.test_traps import NOW, WALL, batch
+from retter.disk.database import Database
+database = Database(sys.argv[1], 64 << 20)
+for turn in range(4):
+    pages = {f"/{turn}/{n}": bytes([n]) * 1_000_000 + bytes([turn]) for n in range(10)}
+    database.commit(batch(pages), [], NOW, WALL)
+database.close()
+"""
+
+
+def test_a_store_that_a_successor_makes_larger_than_the_map_is_not_set_aside(
+    tmp_path: Path,
+) -> None:
+    """SIGUSR2 with a larger --store-disk: the process before cannot read it any more."""
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock, store_disk_bytes=1 << 20)
+    shelf._database.commit(batch({"/a": b"a"}), [], NOW, clock.wall())
+    shelf.start()
+    result = child(GROWS, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    found: list[dict[bytes, Found]] = []
+    shelf.load([b"*a.b/a"], found.append)
+    assert found == [{}]
+    assert shelf.trouble == "it cannot be read: another process has made it larger"
+    assert shelf.is_spared
+    shelf.close()
+    again = open_at(tmp_path, clock, store_disk_bytes=64 << 20)
+    assert not again.set_aside and again._database.entries == 41
+    again.close()
+
+
+def test_a_removal_in_a_store_that_has_become_larger_than_the_map_is_kept_for_the_next_start(
+    tmp_path: Path,
+) -> None:
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock, store_disk_bytes=1 << 20)
+    assert child(GROWS, str(tmp_path)).returncode == 0
+    shelf.behind.purge(Purge(b"a.b/0/0", None, None), NOW)
+    shelf.tick(NOW)
+    assert shelf.is_spared and shelf.figures.commit_failures == 1
+    shelf.close()
+    again = open_at(tmp_path, clock, store_disk_bytes=64 << 20)
+    assert not again.set_aside and again._database.entries == 39
+    again.close()
+
+
+def test_a_successor_with_a_smaller_disk_can_read_what_the_process_before_still_writes(
+    tmp_path: Path,
+) -> None:
+    clock = Clock(NOW)
+    before = open_at(tmp_path, clock, store_disk_bytes=64 << 20)
+    before._database.commit(batch({"/a": b"a"}), [], NOW, clock.wall())
+    how = disk_settings(tmp_path, store_disk_bytes=1 << 20)
+    fd, map_bytes = os.dup(before.lock_fd), before._database.map_bytes
+    before.close()
+    successor = open_shelf(how, Immediately(), Immediately(), clock.monotonic, lock_fd=fd)
+    assert successor._database.map_bytes == map_bytes
+    assert successor._database.bytes_max == 1 << 20
+    successor.close()
+    after = open_at(tmp_path, clock, store_disk_bytes=1 << 20)
+    assert after._database.map_bytes < 32 << 20
+    after.close()
 
 
 def test_nobody_else_may_look_in(tmp_path: Path) -> None:

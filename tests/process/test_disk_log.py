@@ -17,6 +17,7 @@ class Disk:
     def __init__(self) -> None:
         self.figures = ShelfFigures()
         self.set_aside = self.trouble = ""
+        self.is_spared = False
 
 
 def log_of(disk: Disk | None) -> DiskLog:
@@ -39,6 +40,14 @@ def test_what_lasts_is_said_once() -> None:
     disk = Disk()
     disk.set_aside, disk.trouble = "not a database", "Input/output error"
     assert said(log_of(disk), 5) == ["store-set-aside", "store-failed"]
+
+
+def test_what_the_next_start_does_with_the_file_is_said() -> None:
+    disk = Disk()
+    disk.trouble, disk.is_spared = "another process has made it larger", True
+    with capture_logs() as lines:
+        log_of(disk).on_second(0.0)
+    assert lines[0]["advice"].endswith("the next start uses the file again")
 
 
 def test_failed_writes_are_said_once_until_one_succeeds() -> None:
