@@ -280,7 +280,7 @@ def _unlike_browsers(request: RequestHead) -> bool:
     """
     agents = places = 0
     for name, value in request.fields:
-        if b"<" in value and name != b"cookie":
+        if b"<" in value and not name.startswith(_ANY_OCTETS):
             return True
         if name == b"user-agent":
             agents += 1
@@ -293,6 +293,8 @@ def _unlike_browsers(request: RequestHead) -> bool:
     return agents > 1 or places > 1
 
 
+# A cookie separates owners. Browsers put octets into brands (Sec-CH-UA) that nobody should rely on.
+_ANY_OCTETS: Final = (b"cookie", b"sec-ch-")
 _UNQUOTED: Final = frozenset((b"referer", b"origin", b"accept-language", b"accept-charset"))
 
 

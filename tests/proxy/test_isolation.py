@@ -283,7 +283,6 @@ def test_an_answer_after_which_the_browser_forgets_its_cookies_ends_the_session(
         ("Accept-Language", 'de" onload="evil()'),
         ("Accept-Charset", 'utf-8" onload="evil()'),
         ("Origin", 'https://evil.example" onload="evil()'),
-        ("Sec-CH-UA-Platform", '"<script>"'),
         ("From", "<script>"),
         ("X-B3-TraceId", "463ac35c9f6413ad"),
     ],

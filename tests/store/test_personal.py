@@ -219,6 +219,7 @@ def test_of_two_texts_nobody_knows_which_is_shown(name: bytes) -> None:
         (),
         ((b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"http://example.com/list")),
         ((b"referer", b"about:blank"),),
+        ((b"sec-ch-ua", b'"Not<A;Brand";v="8"'), (b"cookie", b"a=<b>")),
     ],
 )
 def test_most_requests_have_nothing_to_be_searched_for(
