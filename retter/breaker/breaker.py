@@ -18,7 +18,7 @@ from retter.breaker.decide import PAUSED, Action, Decision, decide
 from retter.breaker.demand import NOBODY
 from retter.breaker.endings import failed, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
-from retter.breaker.mode import Mode
+from retter.breaker.mode import OBSERVE
 from retter.breaker.opening import Opening
 from retter.breaker.permit import (
     UNSORTED,
@@ -30,7 +30,7 @@ from retter.breaker.permit import (
 from retter.breaker.routes import Route
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.snapshot import Snapshot
-from retter.breaker.states import Signal, State, Transition
+from retter.breaker.states import CLOSED, OPEN, Signal, Transition
 
 # Members of an enum, looked up once: the functions below run for every request.
 _OTHER: Final = Kind.OTHER
@@ -40,12 +40,7 @@ _IN_FLIGHT: Final = Phase.IN_FLIGHT
 _DETACHED: Final = Phase.DETACHED
 _HELD: Final = Phase.HELD
 _DONE: Final = Phase.DONE
-_CLOSED: Final = State.CLOSED
-_LIMITING: Final = State.LIMITING
-_OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
 _OK: Final = Outcome.OK
-_OBSERVE: Final = Mode.OBSERVE
 _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
 _SHED: Final = Action.REJECT
@@ -178,7 +173,7 @@ class CircuitBreaker:
                 circuit.fire(now, Signal.NO_PERMITS)
             if decision.for_lack_of_a_place:
                 circuit.limit.shed_at = now
-            if circuit.mode is not _OBSERVE or decision is PAUSED:
+            if circuit.mode is not OBSERVE or decision is PAUSED:
                 rejections = circuit.rejections
                 shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
                 if circuit.paused_until is not None:
@@ -211,7 +206,7 @@ class CircuitBreaker:
         of 841).
         """
         circuit = self.circuit
-        if has_stored and circuit.state is _OPEN:
+        if has_stored and circuit.state is OPEN:
             return False
         return circuit.limit.load >= circuit.calm
 
@@ -220,7 +215,7 @@ class CircuitBreaker:
         fairness = circuit.fairness
         if fairness is None:
             return NOT_SORTED
-        if circuit.state is _CLOSED:
+        if circuit.state is CLOSED:
             return fairness.note(asker, route.expected_s, now)
         return fairness.sort(asker, route.expected_s, now)
 
@@ -231,7 +226,7 @@ class CircuitBreaker:
             return None
         its_route = circuit.routes.get(route, now)
         permit = Permit(_ADMITTED, Reason.PROBE, True, its_route, key, False, 0)
-        if circuit.state is _OPEN:
+        if circuit.state is OPEN:
             circuit.send_probe(now, permit, circuit.opening)
         else:
             circuit.was_asked(now)
@@ -253,13 +248,13 @@ class CircuitBreaker:
         is_get = kind is not _OTHER
         has_stored = stored_age_s is not None
         place = NOT_SORTED
-        if asker is not None and circuit.fairness is not None and circuit.state is not _CLOSED:
+        if asker is not None and circuit.fairness is not None and circuit.state is not CLOSED:
             place = circuit.fairness.place_of(asker, now, its_route.expected_s)
         lane = circuit.room.lane_of(place.lane)
         decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
         action, reason = decision.action, decision.reason
         if action is Action.REJECT:
-            if circuit.mode is not _OBSERVE or decision is PAUSED:
+            if circuit.mode is not OBSERVE or decision is PAUSED:
                 rejections = circuit.rejections
                 return (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
             reason = _IS_ADMITTED
@@ -268,7 +263,7 @@ class CircuitBreaker:
         if action is Action.HOLD:
             permit.phase = _HELD
         elif action is Action.WAIT:
-            permit.phase = _ADMITTED if circuit.mode is _OBSERVE else _QUEUED
+            permit.phase = _ADMITTED if circuit.mode is OBSERVE else _QUEUED
         elif action is Action.PROBE:
             permit.probe = self._probed(its_route)
         return permit
@@ -309,7 +304,7 @@ class CircuitBreaker:
     def _probed(self, route: Route) -> Opening:
         """Return the opening (of the circuit or of the route) that the probe may end."""
         circuit = self.circuit
-        return circuit.opening if circuit.state is _OPEN or route.opening is None else route.opening
+        return circuit.opening if circuit.state is OPEN or route.opening is None else route.opening
 
     def _note_place(self, now: float, permit: Permit) -> None:
         circuit = self.circuit
@@ -319,9 +314,9 @@ class CircuitBreaker:
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         circuit = self.circuit
-        if circuit.state is not _CLOSED and not permit.has_stored:
+        if circuit.state is not CLOSED and not permit.has_stored:
             circuit.limit.shed_at = now
-        if circuit.mode is _OBSERVE:
+        if circuit.mode is OBSERVE:
             circuit.counts.would_queue += 1
         else:
             circuit.counts.queued += 1
@@ -336,12 +331,12 @@ class CircuitBreaker:
         ready = room.take_released()
         limit = circuit.limit
         if room.others:
-            ceiling = inf if circuit.mode is _OBSERVE else circuit.table.ceiling
+            ceiling = inf if circuit.mode is OBSERVE else circuit.table.ceiling
             while limit.in_flight + len(ready) < ceiling:
                 if (permit := room.next_other()) is None:
                     break
                 ready.append(permit)
-        cap = inf if circuit.mode is _OBSERVE else circuit.cap
+        cap = inf if circuit.mode is OBSERVE else circuit.cap
         while limit.load + len(ready) < cap and (permit := room.next_get()) is not None:
             ready.append(permit)
         for permit in ready:
@@ -388,7 +383,7 @@ class CircuitBreaker:
             permit.rank <= constants.SMALL
             or (
                 permit.rank <= circuit.table.proven
-                and circuit.state is _CLOSED
+                and circuit.state is CLOSED
                 and not circuit.waiting
             )
         )
@@ -474,7 +469,7 @@ class CircuitBreaker:
         """Return how many seconds a GET of that route may take now: its patience."""
         circuit = self.circuit
         known = circuit.routes.peek(route, 0.0)
-        if circuit.state is _CLOSED and known.opening is None:
+        if circuit.state is CLOSED and known.opening is None:
             return circuit.settings.patience_while_closed_s(known.expected_s)
         return circuit.settings.patience_s(known.expected_s)
 

@@ -7,7 +7,6 @@ operators.
 
 from collections.abc import Callable
 from math import floor, inf
-from typing import Final
 
 from retter.breaker import constants
 from retter.breaker.baseline import ApplicationBaseline, Dips
@@ -18,22 +17,23 @@ from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
-from retter.breaker.mode import FairnessMode, Mode
+from retter.breaker.mode import HELD_CLOSED, HELD_OPEN, OBSERVE, FairnessMode, Mode
 from retter.breaker.opening import Opening
 from retter.breaker.permit import Permit, Rejections
 from retter.breaker.pulse import Pulse
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.settings import BreakerSettings
-from retter.breaker.states import Signal, State, Transition, next_state
+from retter.breaker.states import (
+    CLOSED,
+    HALF_OPEN,
+    LIMITING,
+    OPEN,
+    Signal,
+    State,
+    Transition,
+    next_state,
+)
 from retter.breaker.table import ConcurrencyTable
-
-_CLOSED: Final = State.CLOSED
-_LIMITING: Final = State.LIMITING
-_OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
-_HELD_OPEN: Final = Mode.OPEN
-_HELD_CLOSED: Final = Mode.CLOSED
-_OBSERVE: Final = Mode.OBSERVE
 
 
 class Circuit:
@@ -50,7 +50,7 @@ class Circuit:
         self._on_transition = on_transition
         self.mode = Mode.AUTO
         self.forced_until: float | None = None  # when an operator's order ends, monotonic seconds
-        self.state = _CLOSED
+        self.state = CLOSED
         self.generation = 0
         self.limit = WorkRateLimit(now, settings.limit_start)
         self.baseline = ApplicationBaseline(now)
@@ -91,21 +91,21 @@ class Circuit:
 
         While the load is below `calm`, a request whose route is not open is forwarded at once.
         """
-        if self.mode is _HELD_CLOSED:
+        if self.mode is HELD_CLOSED:
             self.cap = inf
         else:
             self.cap = min(self._places(), self.settings.max_in_flight or inf)
         # Below `calm` in flight nothing is decided, and no client's demand is counted.
-        if self.state is not _CLOSED or self.paused_until is not None:
+        if self.state is not CLOSED or self.paused_until is not None:
             self.calm = 0.0
         else:
             self.calm = self.cap if self.fairness is None else constants.LEARNT_SHARE * self.cap
 
     def _places(self) -> float:
         table = self.table
-        if self.state is _CLOSED:
+        if self.state is CLOSED:
             return min(constants.PACE * table.known_good, table.ceiling)
-        if self.state is _OPEN and self.mode is not _HELD_OPEN:
+        if self.state is OPEN and self.mode is not HELD_OPEN:
             return 0.0
         places = min(max(self.limit.limit, self._proven_places), table.ceiling)
         if self.dips.active:
@@ -123,7 +123,7 @@ class Circuit:
         Nothing is proven while the application hangs. During the cold start little is known about
         which answers are in time.
         """
-        if self.state is not _LIMITING or self.pulse.hung or self.baseline.cold is not None:
+        if self.state is not LIMITING or self.pulse.hung or self.baseline.cold is not None:
             return 0.0
         # A rank counts old requests of other methods in full, but the load does not.
         known = min(self.table.proven, self.table.late_from - 1.0)
@@ -159,7 +159,7 @@ class Circuit:
     @property
     def crowded(self) -> bool:
         """Whether there are more requests than places."""
-        return self.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
+        return self.waiting > 0 or (self.mode is OBSERVE and self.limit.load > self.cap)
 
     @property
     def waiting(self) -> int:
@@ -172,7 +172,7 @@ class Circuit:
         """Change the state, unless an operator holds the circuit open or closed."""
         if self.elsewhere is not None:
             self.elsewhere.fire(now, signal)
-        elif self.mode is Mode.AUTO or self.mode is _OBSERVE:
+        elif self.mode is Mode.AUTO or self.mode is OBSERVE:
             self._move(now, signal)
 
     def _move(self, now: float, signal: Signal) -> None:
@@ -207,9 +207,9 @@ class Circuit:
         """Set up the parts that belong to the new state, and nothing else."""
         limit = self.limit
         self.dips.stop()
-        if self.state is _CLOSED:
+        if self.state is CLOSED:
             limit.set_limit(limit.closed_limit)
-        elif self.state is _LIMITING:
+        elif self.state is LIMITING:
             self.limit.shed_at = now
             self.dips.start_waiting(now)
             if signal is Signal.STALLED:
@@ -221,10 +221,10 @@ class Circuit:
                     entry = min(self.cap, limit.limit_for(self.table.late_from - 1.0))
                     limit.set_limit(max(limit.limit, entry))
                 limit.begin_anew(now)
-        elif self.state is _OPEN:
+        elif self.state is OPEN:
             # The wait grows after a half-open ramp that failed.
             shortest_s = self.settings.open_min_s
-            wait_s = self.opening.longer_s if before is _HALF_OPEN else shortest_s
+            wait_s = self.opening.longer_s if before is HALF_OPEN else shortest_s
             limit.set_limit(limit.closed_limit)  # used if an operator holds it open
             self.opening = Opening(now, wait_s, self.settings.open_max_s)
             self._begin_generation()
@@ -251,11 +251,11 @@ class Circuit:
         before, self.mode = self.mode, mode
         if mode is before:
             return
-        if mode is _HELD_OPEN:
+        if mode is HELD_OPEN:
             signal = Signal.FORCED_OPEN
-        elif mode is _HELD_CLOSED:
+        elif mode is HELD_CLOSED:
             signal = Signal.FORCED_CLOSED
-        elif before is _HELD_OPEN or before is _HELD_CLOSED:
+        elif before is HELD_OPEN or before is HELD_CLOSED:
             signal = Signal.RELEASED
         else:
             return  # AUTO and OBSERVE use the same states
@@ -297,12 +297,12 @@ class Circuit:
 
     def probe_wanted(self, now: float) -> bool:
         """Return whether RETTER should send a probe itself, because no client's request can."""
-        if self.paused_until is not None or self.mode is _HELD_OPEN or self.waiting:
+        if self.paused_until is not None or self.mode is HELD_OPEN or self.waiting:
             return False
-        if self.state is _OPEN:
+        if self.state is OPEN:
             return self.opening.due(now - constants.NOBODY_CAME_S)
         return (
-            (self.state is _HALF_OPEN or (self.state is _LIMITING and self.pulse.hung))
+            (self.state is HALF_OPEN or (self.state is LIMITING and self.pulse.hung))
             and not self.limit.in_flight
             and self.opening.due(now)
         )

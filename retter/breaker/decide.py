@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
-from retter.breaker.mode import Mode
+from retter.breaker.mode import HELD_CLOSED, HELD_OPEN, OBSERVE
 from retter.breaker.permit import HEAVY, REJECTION_REASONS, STRANGER
 from retter.breaker.routes import Route
-from retter.breaker.states import State
+from retter.breaker.states import CLOSED, HALF_OPEN, OPEN
 
 
 class Action(Enum):
@@ -59,13 +59,6 @@ _FAIR_SHARE: Final = _rejection(Reason.FAIR_SHARE, for_lack_of_a_place=True)
 _LIMIT: Final = _rejection(Reason.LIMIT, for_lack_of_a_place=True)
 _QUEUE_FULL: Final = _rejection(Reason.QUEUE_FULL, for_lack_of_a_place=True)
 
-_CLOSED: Final = State.CLOSED
-_OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
-_HELD_OPEN: Final = Mode.OPEN
-_HELD_CLOSED: Final = Mode.CLOSED
-_OBSERVE: Final = Mode.OBSERVE
-
 
 def decide(
     circuit: Circuit,
@@ -85,20 +78,20 @@ def decide(
         return _HOLD
     if not is_get:
         return _decide_other(circuit)
-    if circuit.mode is _HELD_CLOSED:
+    if circuit.mode is HELD_CLOSED:
         return FORWARD
-    if circuit.mode is _HELD_OPEN:
+    if circuit.mode is HELD_OPEN:
         if has_stored:
             return _SHED_HELD_OPEN
         return _without_stored(circuit, _SHED_HELD_OPEN, lane)
-    if circuit.state is _OPEN:
+    if circuit.state is OPEN:
         if circuit.opening.due(now) and _may_probe(circuit, now, client):
             return _PROBE
         return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN, lane)
     if route.opening is not None:
         return _PROBE if route.opening.due(now) else _ROUTE_OPEN
     decision = _by_place(circuit, now, key, stored_age_s, lane)
-    if circuit.state is _CLOSED:
+    if circuit.state is CLOSED:
         return _while_closed(circuit, decision)
     if (
         lane == HEAVY
@@ -135,7 +128,7 @@ def _decide_other(circuit: Circuit) -> Decision:
     settings, room = circuit.settings, circuit.room
     if (
         (circuit.limit.in_flight < circuit.table.ceiling and not room.others)
-        or circuit.mode is _HELD_CLOSED
+        or circuit.mode is HELD_CLOSED
         or room.waiting >= settings.queue_max
         or not settings.write_wait_s
     ):
@@ -158,7 +151,7 @@ def _while_closed(circuit: Circuit, limited: Decision) -> Decision:
 
 def _waiting(circuit: Circuit, waiting: int) -> int:
     """Return how many wait. In observe mode none do, so those above the cap are counted instead."""
-    if circuit.mode is _OBSERVE:
+    if circuit.mode is OBSERVE:
         return max(0, int(circuit.limit.load - circuit.cap))
     return waiting
 
@@ -178,7 +171,7 @@ def _with_stored(
         return _TRIAL
     if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit, lane):
         return _WAIT
-    return _SHED_HALF_OPEN if circuit.state is _HALF_OPEN else _LIMIT
+    return _SHED_HALF_OPEN if circuit.state is HALF_OPEN else _LIMIT
 
 
 def line_max(circuit: Circuit, lane: int) -> float:

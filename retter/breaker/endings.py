@@ -12,12 +12,7 @@ from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.permit import Permit, Phase
 from retter.breaker.routes import Route
-from retter.breaker.states import Signal, State
-
-_CLOSED: Final = State.CLOSED
-_LIMITING: Final = State.LIMITING
-_OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
+from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
 
 # From so many samples on, a baseline gives each one the same weight and clips outliers.
 _SETTLED_SAMPLES: Final = max(int(1.0 / constants.BASELINE_WEIGHT), constants.BASELINE_CLIP_AFTER)
@@ -85,7 +80,7 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.uncongested:
         application_mean_s = application.mean_s
         if (
-            state is not _LIMITING
+            state is not LIMITING
             and samples >= _SETTLED_SAMPLES
             and application.samples >= _SETTLED_SAMPLES
             and application.cold is None
@@ -114,11 +109,11 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
         if failures.in_a_row:
             failures.end_row()
         failures.clients.passed(permit.client, now)
-        if state is _CLOSED:
+        if state is CLOSED:
             return
-        if state is _HALF_OPEN:
+        if state is HALF_OPEN:
             circuit.climb(now)
-        elif state is _OPEN and not permit.is_get:
+        elif state is OPEN and not permit.is_get:
             circuit.fire(now, Signal.PROBE_PASSED)
 
 
@@ -145,7 +140,7 @@ def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
 
 
 def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:
-    limiting = circuit.state is _LIMITING
+    limiting = circuit.state is LIMITING
     weight = constants.BASELINE_WEIGHT_LIMITING if limiting else constants.BASELINE_WEIGHT
     route.baseline.add(took_s, weight)
     application = circuit.baseline
@@ -159,7 +154,7 @@ def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:
 def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
     route = permit.route
     if permit.probe is circuit.opening:
-        if circuit.state is _OPEN:
+        if circuit.state is OPEN:
             circuit.fire(now, Signal.PROBE_PASSED)
     # Other methods need no probe: they are always forwarded.
     elif (permit.probe is route.opening and not permit.is_slow) or not permit.is_get:
@@ -186,16 +181,16 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
         if permit.rank > table.ceiling:
             table.failed_above_ceiling()
             return  # the ceiling explains this failure
-        if circuit.state is not _OPEN and agreed and table.read_ceiling():
+        if circuit.state is not OPEN and agreed and table.read_ceiling():
             _ceiling_lowered(circuit, now)
             return
     failures.failed(route, refused=refused)
     if not permit.is_slow or route.baseline.samples < constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
-    if circuit.state is _HALF_OPEN:
+    if circuit.state is HALF_OPEN:
         if not failures.clients.is_doubted(permit.client, now):
             circuit.fire(now, Signal.TRIAL_FAILED)
-    elif circuit.state is not _OPEN and agreed:
+    elif circuit.state is not OPEN and agreed:
         _judge(circuit, now, route)
 
 
@@ -215,12 +210,12 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
         permit.probe.failed(now)
     elif route.opening is not None or permit.generation != circuit.generation:
         pass
-    elif circuit.state is _HALF_OPEN:
+    elif circuit.state is HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
-    elif circuit.state is _LIMITING and permit.rank >= circuit.table.late_from:
+    elif circuit.state is LIMITING and permit.rank >= circuit.table.late_from:
         pass  # it queued: with so many in flight, answers of all routes are late
     # A route without enough samples may just be slow.
-    elif circuit.state is not _OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
+    elif circuit.state is not OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
         if circuit.routes.fails_alone(route):
             circuit.open_route(now, route)
@@ -230,7 +225,7 @@ def _ceiling_lowered(circuit: Circuit, now: float) -> None:
     circuit.table.trial_at = now + constants.TRIAL_S
     circuit.failures.clear()  # the ceiling explains them
     circuit.set_cap()
-    if circuit.state is _CLOSED:
+    if circuit.state is CLOSED:
         circuit.fire(now, Signal.OVERLOADED)
 
 

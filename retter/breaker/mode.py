@@ -1,6 +1,7 @@
 """The circuit's mode, set by an operator."""
 
 from enum import Enum
+from typing import Final
 
 
 class Mode(Enum):
@@ -10,6 +11,12 @@ class Mode(Enum):
     OPEN = "open"  # hold it open: stored responses; GETs without one are forwarded up to the limit
     CLOSED = "closed"  # hold it closed: forward everything
     OBSERVE = "observe"  # decide and count, but forward everything
+
+
+# Looked up once: they are asked for with every request.
+HELD_OPEN: Final = Mode.OPEN
+HELD_CLOSED: Final = Mode.CLOSED
+OBSERVE: Final = Mode.OBSERVE
 
 
 class FairnessMode(Enum):

@@ -4,6 +4,7 @@ Other methods go before all GETs. lanes.py decides the order of the GETs.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -15,6 +16,14 @@ from retter.breaker.permit import KNOWN, LANES, STRANGER, UNSORTED, Permit, Phas
 # Entries of permits that left early may remain in the queue of held permits: this many, and one for
 # each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
 HELD_LEFT_MAX: Final = 64
+
+
+def _older(queue: deque[Permit], since: float, phase: Phase = Phase.QUEUED) -> Iterator[Permit]:
+    """Take out the permits that came until `since`; skip those that left in another way."""
+    while queue and (queue[0].phase is not phase or queue[0].queued_at <= since):
+        permit = queue.popleft()
+        if permit.phase is phase:
+            yield permit
 
 
 class WaitingRoom:
@@ -103,26 +112,18 @@ class WaitingRoom:
             self._remove(permit, Phase.DONE)
 
     def _take_older(self, queue: deque[Permit], since: float, over: list[Permit]) -> None:
-        while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
-            permit = queue.popleft()
-            if permit.phase is Phase.QUEUED:
-                self._remove(permit, Phase.DONE)
-                over.append(permit)
+        for permit in _older(queue, since):
+            self._remove(permit, Phase.DONE)
+            over.append(permit)
 
     def release_others(self, now: float, wait_s: float) -> None:
         """Let other methods that have waited for `wait_s` go upstream."""
-        self._release_older(self._others, now - wait_s)
+        self._released.extend(_older(self._others, now - wait_s))
 
     def release_gets(self, now: float, wait_s: float) -> None:
         """Let GETs that have waited for `wait_s` go upstream."""
         for line in self._lines:
-            self._release_older(line, now - wait_s)
-
-    def _release_older(self, queue: deque[Permit], since: float) -> None:
-        while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
-            permit = queue.popleft()
-            if permit.phase is Phase.QUEUED:
-                self._released.append(permit)
+            self._released.extend(_older(line, now - wait_s))
 
     def release(self, permit: Permit) -> None:
         """Let a permit that has been taken out already go upstream."""
@@ -152,24 +153,15 @@ class WaitingRoom:
     def hold_without_stored(self, now: float) -> None:
         """Hold the queued requests that have no stored response."""
         for queue in (self._others, *self._lines[::2]):
-            self._hold_all(queue, now)
-
-    def _hold_all(self, queue: deque[Permit], now: float) -> None:
-        while queue:
-            permit = queue.popleft()
-            if permit.phase is Phase.QUEUED:
+            for permit in _older(queue, now):
                 self._remove(permit, Phase.HELD)
                 self.hold(permit, now)
 
     def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
         """Take out the permits that have been held for `longest_s`; they become DONE."""
-        over: list[Permit] = []
-        held = self._held
-        while held and (held[0].phase is not Phase.HELD or held[0].queued_at <= now - longest_s):
-            permit = held.popleft()
-            if permit.phase is Phase.HELD:
-                self._leave_hold(permit, Phase.DONE)
-                over.append(permit)
+        over = list(_older(self._held, now - longest_s, Phase.HELD))
+        for permit in over:
+            self._leave_hold(permit, Phase.DONE)
         return over
 
     def release_held(self, now: float) -> None:

@@ -60,21 +60,6 @@ def _place(segment: bytes) -> bytes:
 class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
-    __slots__ = (
-        "_application",
-        "baseline",
-        "errors",
-        "first_answers",
-        "latency",
-        "name",
-        "number",
-        "opening",
-        "outcomes",
-        "passed_at",
-        "unjudged",
-        "used_at",
-    )
-
     def __init__(self, name: bytes, now: float, application: Baseline) -> None:
         self.name = name
         self.number = 0  # its number in the memory of several workers (figures.py); 0: not known

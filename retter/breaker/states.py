@@ -19,6 +19,13 @@ class State(Enum):
     HALF_OPEN = "HALF-OPEN"  # the application answers again: the limit grows with every success
 
 
+# Looked up once: they are asked for with every request.
+CLOSED: Final = State.CLOSED
+LIMITING: Final = State.LIMITING
+OPEN: Final = State.OPEN
+HALF_OPEN: Final = State.HALF_OPEN
+
+
 class Signal(StrEnum):
     """The reason for a change of state."""
 

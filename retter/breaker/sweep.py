@@ -3,21 +3,14 @@
 The tick calls it twenty times a second. Only this module examines many requests at a time.
 """
 
-from typing import Final
-
 from retter.base.reason import Reason
 from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, line_max
 from retter.breaker.fairness import Fairness
-from retter.breaker.mode import Mode
+from retter.breaker.mode import HELD_OPEN, OBSERVE
 from retter.breaker.permit import Permit
-from retter.breaker.states import Signal, State
-
-_CLOSED: Final = State.CLOSED
-_LIMITING: Final = State.LIMITING
-_OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
+from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
 
 
 def tick(circuit: Circuit, now: float) -> list[Permit]:
@@ -37,7 +30,7 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
         _share_out(circuit, circuit.fairness, now)
     if circuit.elsewhere is None:
         _judge(circuit, now)
-    if circuit.state is _OPEN and circuit.room.waiting:
+    if circuit.state is OPEN and circuit.room.waiting:
         _probe_from_the_line(circuit, now)
     if circuit.room.waiting:
         answer += _waited_long_enough(circuit, now)
@@ -46,9 +39,9 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
 
 def _judge(circuit: Circuit, now: float) -> None:
     """Look for a reason to change the state, or to lower the cap for a moment."""
-    if circuit.state is _CLOSED:
+    if circuit.state is CLOSED:
         _look_for_saturation(circuit, now)
-    elif circuit.state is _LIMITING:
+    elif circuit.state is LIMITING:
         if circuit.dips.due(now, circuit.baseline.mean_s):
             circuit.limit.restart_window(now)
             circuit.set_cap()
@@ -56,7 +49,7 @@ def _judge(circuit: Circuit, now: float) -> None:
 
 
 def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
-    enough = circuit.state is _CLOSED
+    enough = circuit.state is CLOSED
     found = fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
     if found and not enough and circuit.room.fairness is not None:
         circuit.room.sort(fairness, now)
@@ -69,7 +62,7 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
     settings, room = circuit.settings, circuit.room
     room.release_others(now, settings.write_wait_s)
     paused = circuit.paused_until is not None
-    if circuit.state is _CLOSED and not paused:
+    if circuit.state is CLOSED and not paused:
         room.release_gets(now, circuit.pace_s)
         return []
     expired = room.expired(
@@ -94,17 +87,17 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
 
 def _without_a_place(circuit: Circuit) -> Reason:
     """Return why a request that can be answered from the store got no place in time."""
-    if circuit.mode is Mode.OPEN:
+    if circuit.mode is HELD_OPEN:
         return Reason.FORCED_OPEN
-    if circuit.state is _OPEN:
+    if circuit.state is OPEN:
         return Reason.OPEN
-    return Reason.HALF_OPEN if circuit.state is _HALF_OPEN else Reason.LIMIT
+    return Reason.HALF_OPEN if circuit.state is HALF_OPEN else Reason.LIMIT
 
 
 def _probe_from_the_line(circuit: Circuit, now: float) -> None:
     """If a probe is due, send a waiting request as the probe, without waiting for a new one."""
     opening = circuit.opening
-    if not opening.due(now) or circuit.mode is Mode.OPEN or circuit.paused_until is not None:
+    if not opening.due(now) or circuit.mode is HELD_OPEN or circuit.paused_until is not None:
         return
     if now >= opening.probe_at + constants.DOUBTED_PROBE_S:
         permit = circuit.room.next_get()
@@ -150,7 +143,7 @@ def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
     if not loses_patience(circuit, now, permit):
         circuit.flight.look_at(permit, now + constants.PATIENCE_AGAIN_S)
         return False
-    if circuit.mode is Mode.OBSERVE:
+    if circuit.mode is OBSERVE:
         circuit.counts.would_answer_late += 1
         return False
     circuit.counts.answered_late += 1
@@ -164,7 +157,7 @@ def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
     A closed circuit waits longer, because in that case only this request is late, not the
     application.
     """
-    if circuit.state is not _CLOSED or permit.probe or permit.route.opening:
+    if circuit.state is not CLOSED or permit.probe or permit.route.opening:
         return True
     return now - permit.started_at >= circuit.settings.patience_while_closed_s(
         permit.route.expected_s
@@ -179,9 +172,9 @@ def _close_window(circuit: Circuit, now: float) -> None:
     limit.close_window(now, crowded=circuit.crowded)
     _count_late(circuit, now)
     circuit.table.advance(now)
-    if circuit.state is _CLOSED:
+    if circuit.state is CLOSED:
         limit.set_limit(limit.closed_limit)
-    elif circuit.state is _LIMITING and not circuit.dips.active:
+    elif circuit.state is LIMITING and not circuit.dips.active:
         limit.set_limit(limit.limit_for(limit.work_rate))
     circuit.set_cap()
 

@@ -15,16 +15,6 @@ class RollingWindow:
     since the last `advance` belong to the newest bucket.
     """
 
-    __slots__ = (
-        "_bucket_s",
-        "_buckets",
-        "_newest",
-        "_old_failed",
-        "_old_passed",
-        "failed",
-        "passed",
-    )
-
     def __init__(self, now: float, *, buckets: int, bucket_s: float) -> None:
         if buckets < 1 or bucket_s <= 0:
             raise ValueError("a rolling window needs at least one bucket of more than 0 s")
