@@ -133,6 +133,7 @@ RULES: dict[str, Callable[[], None]] = {
     "error-breaker": _method(endings, "_judge", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
+    "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
     "first-answers": _method(Route, "late_after_s", property(_late_after_without_first_answers)),
     "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
     "demand": _method(Fairness, "limit_s", property(lambda _: inf)),

@@ -22,6 +22,7 @@ WINDOW_MIN_S: Final = 0.2  # a quick application gives enough answers in this ti
 WINDOW_MAX_S: Final = 1.0  # a slow application gives fewer than 8 answers in a second
 WINDOW_BASELINES: Final = 4.0  # a window is never shorter than this many baselines
 WINDOW_WEIGHT: Final = 0.25  # the averages remember about a second
+PEAK_HALF_LIFE_S: Final = 120.0  # a closed circuit remembers the peak rate for minutes
 
 # --- The table: how requests ended, by the number in flight at their start (table.py) ---
 

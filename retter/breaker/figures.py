@@ -44,7 +44,7 @@ def mode_of(number: float) -> Mode:
 
 # What is passed on as it is: the part of the circuit, and the name there.
 _MEASURED: Final = (
-    ("limit", "work_rate"), ("limit", "others_rate"),
+    ("limit", "work_rate"), ("limit", "peak_work_rate"), ("limit", "others_rate"),
     ("table", "ceiling"), ("table", "late_from"), ("table", "trial_at"),
     ("baseline", "mean_s"), ("pulse", "stalled_at"), ("pulse", "woke_at"),
     ("dips", "_due_at"), ("dips", "_until"),

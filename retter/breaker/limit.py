@@ -21,6 +21,7 @@ class WorkRateLimit:
         self.shed_at = now  # when a request last found no place
         self.work_rate = 0.0  # W
         self.others_rate = 0.0  # the part of W that other methods took
+        self.peak_work_rate = 0.0  # Wpk
         self.windows = 0
         self.crowded_windows = 0  # windows in a row that closed while requests waited
         # Of the running window:
@@ -59,8 +60,8 @@ class WorkRateLimit:
 
     @property
     def closed_limit(self) -> float:
-        """The limit of a closed circuit: from the work rate, at least `limit_start`."""
-        return max(float(self.limit_start), self.limit_for(self.work_rate))
+        """The limit of a closed circuit: from the recent peak work rate, at least `limit_start`."""
+        return max(float(self.limit_start), self.limit_for(self.peak_work_rate))
 
     @property
     def gets_rate(self) -> float:
@@ -86,6 +87,8 @@ class WorkRateLimit:
             weight = constants.WINDOW_WEIGHT if self.windows else 1.0
             self.work_rate += weight * (self.work_s / age_s - self.work_rate)
             self.others_rate += weight * (self.others_work_s / age_s - self.others_rate)
+            faded = self.peak_work_rate * 0.5 ** (age_s / constants.PEAK_HALF_LIFE_S)
+            self.peak_work_rate = max(self.work_rate, faded)
             self.windows += 1
         self.restart_window(now)
 

@@ -51,6 +51,7 @@ def snapshot(circuit: Circuit, now: float) -> Snapshot:
         ceiling=table.ceiling,
         cap=circuit.cap,
         work_rate=limit.work_rate,
+        peak_work_rate=limit.peak_work_rate,
         baseline_s=circuit.baseline.mean_s,
         waiting=room.waiting,
         waiting_without_stored=room.waiting_without_stored,

@@ -23,6 +23,7 @@ class Snapshot:
     ceiling: float  # C; infinite while failures have shown none
     cap: float  # places for GETs now
     work_rate: float  # W
+    peak_work_rate: float  # Wpk
     baseline_s: float  # b0
     waiting: int
     waiting_without_stored: int

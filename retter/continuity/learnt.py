@@ -25,6 +25,7 @@ def learnt(circuit: Circuit) -> dict[str, Any]:
     return {
         "limit": circuit.limit.limit,
         "work_rate": circuit.limit.work_rate,
+        "peak_work_rate": circuit.limit.peak_work_rate,
         "baseline": [circuit.baseline.mean_s, circuit.baseline.samples],
         "rows": [
             [row.first, row.in_time, row.late, row.failed]
@@ -49,6 +50,7 @@ def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
     try:
         limit = _number(said["limit"], 1.0, constants.RANK_MAX)
         work_rate = _number(said["work_rate"], 0.0, constants.RANK_MAX)
+        peak = _number(said["peak_work_rate"], 0.0, constants.RANK_MAX)
         mean_s, samples = _baseline(said["baseline"])
         routes = [
             (_name(name), *_baseline(rest))
@@ -62,6 +64,7 @@ def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
         return False
     circuit.limit.set_limit(limit)
     circuit.limit.work_rate = work_rate
+    circuit.limit.peak_work_rate = peak
     if samples >= constants.COLD_SAMPLES:
         circuit.baseline.mean_s, circuit.baseline.samples = mean_s, samples
         circuit.baseline.cold = None

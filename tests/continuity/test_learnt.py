@@ -21,6 +21,7 @@ def taught() -> Circuit:
     one = breaker()
     one.limit.set_limit(11.0)
     one.limit.work_rate = 7.5
+    one.limit.peak_work_rate = 8.0
     one.baseline.cold = None
     one.baseline.mean_s, one.baseline.samples = 0.02, 500
     for name, mean_s in ((b"GET /a", 0.01), (b"GET /\xe4", 0.5)):

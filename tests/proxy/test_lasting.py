@@ -291,20 +291,22 @@ def test_what_was_learnt_comes_back_if_it_is_young(site: Site) -> None:
     proxy.upstream.sends(reply(b"welcome", headers=cookie))
     assert client.received()
     fetch(proxy, "/mine", "of alice", ALICE)
-    proxy.services.breaker.circuit.limit.work_rate = 7.0
+    proxy.services.breaker.circuit.limit.peak_work_rate = 7.0
     rules = proxy.services.owner_rules
     mark = rules.mark(b"alice-0123456789abcdef")
     assert rules.seen.known.issued(9) == [mark]
     site.stop()
     proxy = site.start()
-    assert proxy.services.breaker.circuit.limit.work_rate == 7.0
+    assert proxy.services.breaker.circuit.limit.peak_work_rate == 7.0
     seen = proxy.services.owner_rules.seen
     assert seen.names == {b"PHPSESSID"}
     assert seen.known.issued(9) == [mark], "she is known, as before"
     site.stop()
     site.later_s += 3700.0
     proxy = site.start()
-    assert proxy.services.breaker.circuit.limit.work_rate == 0.0, "it may have been changed since"
+    assert proxy.services.breaker.circuit.limit.peak_work_rate == 0.0, (
+        "it may have been changed since"
+    )
     assert proxy.services.owner_rules.seen.names == {b"PHPSESSID"}, "this holds as the store does"
 
 
@@ -314,16 +316,16 @@ def test_a_worker_that_others_have_told_of_the_application_does_not_go_back_to_w
     proxy = site.start()
     fetch(proxy, "/page", "stored")
     limit = proxy.services.breaker.circuit.limit
-    limit.work_rate = 7.0
+    limit.peak_work_rate = 7.0
     proxy.advance(12.0)
     keeper = proxy.services.learnt
     assert keeper is not None
-    limit.windows, limit.work_rate = 1, 9.0
+    limit.windows, limit.peak_work_rate = 1, 9.0
     assert keeper.restore(proxy.loop.now)
-    assert limit.work_rate == 9.0
+    assert limit.peak_work_rate == 9.0
     limit.windows = 0
     assert keeper.restore(proxy.loop.now)
-    assert limit.work_rate < 8.0
+    assert limit.peak_work_rate < 8.0
 
 
 def test_it_is_written_every_ten_seconds_if_it_has_changed(site: Site) -> None:
@@ -332,13 +334,13 @@ def test_it_is_written_every_ten_seconds_if_it_has_changed(site: Site) -> None:
     proxy.advance(12.0)
     file = site.path / "learnt"
     before = file.read_bytes()
-    proxy.services.breaker.circuit.limit.work_rate = 3.0
+    proxy.services.breaker.circuit.limit.peak_work_rate = 3.0
     proxy.advance(12.0)
     assert file.read_bytes() != before
     file.write_bytes(b"rotten")
     site.stop()
     (site.path / "learnt").write_bytes(b'{"at": 1, "names": [3]}')
-    assert site.start().services.breaker.circuit.limit.work_rate == 0.0
+    assert site.start().services.breaker.circuit.limit.peak_work_rate == 0.0
 
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate", "Accept-Language": "fr"}
