@@ -14,7 +14,7 @@ from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 from retter.proxy.time_limits import SAFE_METHODS
 from retter.store.owner import OwnerRules
-from retter.store.personal import is_personal
+from retter.store.personal import is_personal, shows_its_client, wrote_to_be_shown
 from retter.store.policy import invalidated_urls, storable
 from retter.store.record import BODY, CODING, WITHDRAWN, Record, as_stored
 
@@ -48,16 +48,19 @@ def learn(
         services.keeper.learn_target(identity, request, now)
     if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
         return True
-    if head.status == 304 and identity.lookup and not _shows_cookie(parsed, head, rules):
+    if head.status == 304 and identity.lookup and not _is_personal(parsed, head, rules):
         services.store.refresh(identity, request, head, requested_at, now, permit.client)
     return False
 
 
-def _shows_cookie(parsed: ParsedRequest, head: ResponseHead, rules: OwnerRules) -> bool:
-    """Return whether a 304 shows a cookie that it sets: its fields would become those of a page."""
-    if not head.set_cookies or parsed.identity.session:
+def _is_personal(parsed: ParsedRequest, head: ResponseHead, rules: OwnerRules) -> bool:
+    """Return whether a 304 shows its client or a cookie: a stored page would get its fields."""
+    request = parsed.head
+    if parsed.identity.session:
         return False
-    return is_personal(parsed.head, head, b"", rules)
+    if wrote_to_be_shown(request) and shows_its_client(request, b"", head.stored):
+        return True
+    return bool(head.set_cookies) and is_personal(request, head, b"", rules)
 
 
 def is_plain_change(parsed: ParsedRequest, body: RequestBody | None) -> bool:

@@ -687,3 +687,25 @@ def test_a_handshake_that_ends_a_session_drops_its_pages(ended: str) -> None:
     assert site.ask("/socket", cookie=cookie, headers=asks).status == 101
     site.goes_down()
     assert not site.ask("/inbox", cookie=cookie).stored
+
+
+def test_a_304_leads_nobody_else_back_to_where_its_client_came_from() -> None:
+    def answer(asked: Asked) -> bytes:
+        link = f"<{asked.fields.get('referer', '/')}>; rel=prev"
+        if "if-none-match" not in asked.fields:
+            return page("page", ETag='"1"', Link=link)
+        return page("", status="304 N", ETag='"1"', Link=link).replace(
+            b"Content-Length: 0\r\n", b""
+        )
+
+    site = Site(answer)
+    site.ask("/")
+    for place in ("https://evil.example/x", "https://shop.example/list"):
+        site.ask("/", headers={"If-None-Match": '"1"', "Referer": place})
+    site.goes_down()
+    assert site.ask("/").field("Link") == "<https://shop.example/list>; rel=prev"
+    site = Site(answer)
+    site.ask("/")
+    site.ask("/", headers={"If-None-Match": '"1"', "Referer": "https://evil.example/x"})
+    site.goes_down()
+    assert site.ask("/").field("Link") == "</>; rel=prev"
