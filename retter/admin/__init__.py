@@ -13,6 +13,7 @@ when somebody asks. running.py imports it only if there is an admin listener.
     incidents.py    the spells of trouble, and what visitors got in them
     archive.py      keeps charts and incidents beside the store, for the next process
     busiest.py      the pages that keep the application busy
+    lately.py       what each of several workers tells the one that answers operators
     stored.py       what is stored, page by page
     state.py        the JSON document that the dashboard and the commands show
     transitions.py  the last changes of the circuit's state, with figures and in words

@@ -5,7 +5,7 @@ Once a second, the pages in flight are sampled. A page in half of the samples oc
 cost nothing more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ PAGES_MAX: Final = 256  # some 50 KB
 PAGE_BYTES_MAX: Final = 200  # of a URL; what follows is cut off
 LOOKED_AT_MAX: Final = 256  # requests a look, the oldest ones
 SHOWN: Final = 10
+TOLD: Final = 32  # to the worker that answers operators: 8 KB
 
 # A sample's weight decays: half as much after two minutes.
 HALF_LIFE_S: Final = 120
@@ -58,16 +59,31 @@ class BusiestPages:
             if weight / unit >= _FORGOTTEN
         }
 
-    def document(self) -> list[dict[str, Any]]:
-        """Return the busiest pages, the places that each occupied on average, and its share."""
-        whole = sum(self._seen.values())
-        most = sorted(self._seen.items(), key=lambda one: -one[1])[:SHOWN]
+    def told(self) -> list[tuple[str, float]]:
+        """Return the busiest pages and their places, for the worker that answers operators."""
+        return self._places()[:TOLD]
+
+    def _places(self) -> list[tuple[str, float]]:
+        most = sorted(self._seen.items(), key=lambda one: -one[1])
+        least = _FORGOTTEN * self._weight
         return [
-            {
-                "url": page.decode("latin-1"),
-                "places": round(weight / self._looks, 3),
-                "share": round(weight / whole, 3),
-            }
+            (page.decode("latin-1"), weight / self._looks)
             for page, weight in most
-            if weight >= _FORGOTTEN * self._weight
+            if weight >= least
+        ]
+
+    def document(self, others: Iterable[Sequence[Any]] = ()) -> list[dict[str, Any]]:
+        """Return the busiest pages, the places that each occupied on average, and its share.
+
+        Args:
+            others: What other workers have told.
+        """
+        places = dict(self._places())
+        for page, occupied in others:
+            places[page] = places.get(page, 0.0) + occupied
+        whole = sum(places.values())
+        most = sorted(places.items(), key=lambda one: -one[1])[:SHOWN]
+        return [
+            {"url": page, "places": round(occupied, 3), "share": round(occupied / whole, 3)}
+            for page, occupied in most
         ]

@@ -32,6 +32,7 @@ from retter.telemetry.log import lines_dropped
 
 MINUTE_S = 60  # kept second by second here, some 60 KB
 ROUTES_SHOWN = 10  # the slowest
+ROUTES_TOLD = 48  # to the worker that answers operators, those with the most requests: 12 KB
 
 
 _UPSTREAM_STATUS: Final = list(Reason).index(Reason.UPSTREAM_STATUS)
@@ -76,6 +77,12 @@ class History:
         self._seconds = 0
         # Adds the counters of other workers to those of this one.
         self.add_others: Callable[[Sample], Sample] = lambda sample: sample
+        # Adds the requests and the places of each lane of other workers.
+        self.add_lanes: Callable[[list[int], list[int]], tuple[list[int], list[int]]] = (
+            lambda asked, got: (asked, got)
+        )
+        # Returns what other workers have told of the last seconds (lately.py).
+        self.others_lately: Callable[[], list[dict[str, Any]]] = list
         self._routes_before: dict[bytes, RouteSample] = {}
         self._routes: dict[bytes, RouteSample] = {}
         self.sample(services.loop.time())
@@ -190,17 +197,36 @@ class History:
             for name in ("p50", "p99")
         }
 
-    def slowest_routes(self) -> list[dict[str, Any]]:
-        """Return the slowest of the routes that were requested lately."""
-        found: list[tuple[float, dict[str, Any]]] = []
+    def _routes_lately(self) -> dict[str, RouteSample]:
+        """Return the routes that were requested of this process lately."""
+        found: dict[str, RouteSample] = {}
         nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
         for route in self._services.breaker.all_routes():
             then = self._routes_before.get(route.name, nothing)
             counts = _since(then.latency, route.latency.counts)
             errors = max(0, route.errors - then.errors)
-            requests = sum(counts) + errors
-            if not requests:
-                continue
+            if errors or any(counts):
+                found[route.name.decode("latin-1")] = RouteSample(counts, errors)
+        return found
+
+    def told_routes(self) -> list[tuple[str, list[int], int]]:
+        """Return the routes that were requested most, for the worker that answers operators."""
+        rows = [(name, *one) for name, one in self._routes_lately().items()]
+        rows.sort(key=lambda row: -sum(row[1]) - row[2])
+        return rows[:ROUTES_TOLD]
+
+    def slowest_routes(self) -> list[dict[str, Any]]:
+        """Return the slowest of the routes that were requested lately."""
+        routes = self._routes_lately()
+        for told in self.others_lately():
+            for name, counts, errors in told["routes"]:
+                own = routes.get(name, RouteSample([0] * len(counts), 0))
+                both = [a + b for a, b in zip(own.latency, counts, strict=True)]
+                routes[name] = RouteSample(both, own.errors + errors)
+        known = self._services.breaker.all_routes()
+        is_open = {route.name.decode("latin-1") for route in known if route.opening}
+        found: list[tuple[float, dict[str, Any]]] = []
+        for name, (counts, errors) in routes.items():
             latency = _percentiles(LATENCY_BOUNDS_S, counts, 1000)
             median_s = estimate(LATENCY_BOUNDS_S, counts, 0.5)
             found.append(
@@ -209,9 +235,9 @@ class History:
                     if median_s is None
                     else median_s,  # without a good answer it takes for ever
                     {
-                        "route": route.name.decode("latin-1"),
-                        "state": "OPEN" if route.opening else "CLOSED",
-                        "requests": requests,
+                        "route": name,
+                        "state": "OPEN" if name in is_open else "CLOSED",
+                        "requests": sum(counts) + errors,
                         "errors": errors,
                         "p50_ms": latency["p50"],
                         "p99_ms": latency["p99"],

@@ -96,7 +96,9 @@ def state_document(
         **({} if services.disk is None else {"disk": services.disk.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
-        "busiest": watch.busiest.document(),
+        "busiest": watch.busiest.document(
+            [page for told in history.others_lately() for page in told["busiest"]]
+        ),
         "turns": turns_document(services, history),
         "events": transitions.events(),
         "hints": list(services.hints.given.values()),

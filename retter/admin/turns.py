@@ -23,6 +23,7 @@ def turns_document(services: Services, history: History) -> dict[str, Any]:
         return {"mode": FairnessMode.OFF.value}
     now = services.loop.time()
     visitors, heavy = history.place_shares()
+    asked, got = history.add_lanes(list(fairness.asked), list(fairness.got))
     return {
         "mode": breaker.circuit.settings.fairness.value,
         "sorting": breaker.circuit.state is not State.CLOSED,
@@ -30,30 +31,64 @@ def turns_document(services: Services, history: History) -> dict[str, Any]:
         "fresh_share": {"visitors": visitors, "heavy": heavy},  # of ten seconds
         "lanes": {
             LANE_WORDS[lane]: {
-                "requests": fairness.asked[lane],
-                "places": fairness.got[lane],
+                "requests": asked[lane],
+                "places": got[lane],
                 "waiting": breaker.circuit.room.waiting_in(lane),
             }
             for lane in _LANES
         },
-        "heaviest": _heaviest(services, fairness, now)
+        "heaviest": _heaviest(services, history, fairness, now)
         if breaker.circuit.state is not State.CLOSED
         else [],
     }
 
 
-def _heaviest(services: Services, fairness: Fairness, now: float) -> list[dict[str, Any]]:
+# A client's number, its name, its demand in all workers, and what it got in this one.
+Client = tuple[int, str, float, float]
+
+
+def told_clients(services: Services) -> list[Client]:
+    """Return the clients with the largest demand, for the worker that answers operators."""
+    fairness = services.breaker.circuit.fairness
+    if fairness is None or services.breaker.circuit.state is State.CLOSED:
+        return []
+    return _clients(services, fairness, services.loop.time())
+
+
+def _clients(services: Services, fairness: Fairness, now: float) -> list[Client]:
+    return [
+        (client, _name_of(services, fairness, client), demand_s, got_s)
+        for client, demand_s, got_s in fairness.demand.heaviest(CLIENTS_SHOWN, now)
+    ]
+
+
+def _name_of(services: Services, fairness: Fairness, client: int) -> str:
+    name = fairness.demand.name_of(client)
+    if client < NOBODY or is_session_number(client):
+        return name
+    return prefix_of(name, services.settings.client_prefix)
+
+
+def _heaviest(
+    services: Services, history: History, fairness: Fairness, now: float
+) -> list[dict[str, Any]]:
     given_s = fairness.demand.given(now) or 1.0
+    clients = {
+        client: (name, demand_s, got_s)
+        for client, name, demand_s, got_s in _clients(services, fairness, now)
+    }
+    for told in history.others_lately():
+        for client, name, demand_s, got_s in told["clients"]:
+            own_name, own_s, own_got_s = clients.get(client, (name, 0.0, 0.0))
+            clients[client] = (own_name or name, max(own_s, demand_s), own_got_s + got_s)
     rows: list[dict[str, Any]] = []
-    for client, demand_s, got_s in fairness.demand.heaviest(CLIENTS_SHOWN, now):
-        name = fairness.demand.name_of(client)
+    most = sorted(clients.items(), key=lambda one: -one[1][1])[:CLIENTS_SHOWN]
+    for client, (name, demand_s, got_s) in most:
         crawler = client < NOBODY
         session = is_session_number(client)
         rows.append(
             {
-                "client": name
-                if crawler or session
-                else prefix_of(name, services.settings.client_prefix),
+                "client": name,
                 "kind": "crawler" if crawler else "session" if session else "address",
                 "demand": round(demand_s / WINDOW_S, 3),  # busy workers
                 "got": round(got_s / WINDOW_S, 3),
@@ -71,12 +106,12 @@ def _lane_of(client: int, fairness: Fairness, now: float) -> int:
     return KNOWN if is_session_number(client) else STRANGER
 
 
-def heaviest_client(services: Services, now: float) -> tuple[str, float] | None:
+def heaviest_client(services: Services, history: History, now: float) -> tuple[str, float] | None:
     """Return the client that asks for more than its share, and its part of the work."""
     fairness = services.breaker.circuit.fairness
     if fairness is None or len(fairness.demand) < 2:
         return None  # nobody else is there who could want a share
-    rows = _heaviest(services, fairness, now)
+    rows = _heaviest(services, history, fairness, now)
     heavy = [row for row in rows if row["lane"] == LANE_WORDS[HEAVY]]
     if not heavy:
         return None

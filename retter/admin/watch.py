@@ -188,7 +188,7 @@ class Watch:
             return None
         from retter.admin.turns import heaviest_client
 
-        return heaviest_client(self._services, now)
+        return heaviest_client(self._services, self.history, now)
 
     def _disk(self, sample: Sample, then: Sample) -> tuple[str, str]:
         """Return why the disk is not used or written, and why a database was set aside lately."""

@@ -45,6 +45,16 @@ class Whole:
             sample = sample_plus(sample, figures["sample"])
         return sample
 
+    def add_lanes(self, asked: list[int], got: list[int]) -> tuple[list[int], list[int]]:
+        """Return the requests and the places of each lane with those of all others."""
+        for figures in self._told():
+            asked, got = plus([asked, got], figures["lanes"])
+        return asked, got
+
+    def others_lately(self) -> list[Figures]:
+        """Return what the other workers that live have told of the last seconds."""
+        return [figures["lately"] for figures in self._present().values()]
+
     def add_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return the document of the state of this worker with the parts of all others."""
         present = self._present()

@@ -90,6 +90,7 @@ class Reporter:
 
     def figures(self, now: float) -> Figures:
         """Return the figures of this worker, with the counts of earlier ones at its place."""
+        from retter.admin.lately import lanes, lately
         from retter.admin.state import own_parts, totals
 
         before = self._board.before
@@ -99,6 +100,7 @@ class Reporter:
             sample = sample_plus(sample, before["sample"])
             counted = points_plus(counted, before["counted"])
         said = totals(self._services, self._transitions)
+        by_lane = lanes(self._services)
         parts = own_parts(self._services, self._watch.history)
         return {
             "at": now,
@@ -107,6 +109,8 @@ class Reporter:
             "counted": counted,
             "gauges": gauges,
             "totals": plus(said, before["totals"]) if before else said,
+            "lanes": plus(by_lane, before["lanes"]) if before else by_lane,
+            "lately": lately(self._services, self._watch),
             "document": parts,
             "worker": {**self.row(), "supervisor": os.getppid()},
         }
@@ -153,6 +157,8 @@ def tell_figures(
         if api is not None:
             api.whole = whole
         watch.history.add_others = whole.add_samples
+        watch.history.add_lanes = whole.add_lanes
+        watch.history.others_lately = whole.others_lately
         watch.history.begin_again(services.loop.time())
     reporter.write(services.loop.time())  # one that dies in its first second was there, too
     proxy.ticker.on_second.append(reporter.on_second)

@@ -160,11 +160,15 @@ def test_a_client_that_has_most_of_the_work_is_named_in_the_situation() -> None:
     with crawled() as (admin, proxy):
         fairness = proxy.services.breaker.circuit.fairness
         assert fairness is not None
-        assert heaviest_client(proxy.services, proxy.loop.now) is not None
+        assert (
+            heaviest_client(proxy.services, admin.admin.watch.history, proxy.loop.now) is not None
+        )
         for _ in range(11):
             proxy.upstream.sends(reply(b"done"))
             proxy.advance(0.2)
-        name, share = heaviest_client(proxy.services, proxy.loop.now) or ("", 0.0)
+        name, share = heaviest_client(
+            proxy.services, admin.admin.watch.history, proxy.loop.now
+        ) or ("", 0.0)
         assert name == "gptbot" and 0 < share <= 1
     with admin_of() as admin:
-        assert heaviest_client(admin.proxy.services, 0.0) is None
+        assert heaviest_client(admin.proxy.services, admin.admin.watch.history, 0.0) is None

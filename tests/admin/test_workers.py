@@ -16,7 +16,7 @@ from retter.admin.worker_figures import PRESENT_S, Board
 from retter.admin.workers import tell_figures
 from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.base.worker_place import WorkerPlace
-from tests.support.admin import FakeAdmin, admin_of
+from tests.support.admin import FakeAdmin, admin_of, visit
 from tests.support.harness import get, reply
 
 
@@ -161,6 +161,61 @@ def test_the_first_worker_begins_with_the_sum_and_not_with_a_peak(workers: Worke
     workers.second_passes()
     workers.first = workers.start(0)
     assert workers.first.state()["rates"]["fresh"] == 0
+
+
+# -- what keeps all of them busy
+
+
+def test_the_slowest_routes_and_the_busiest_pages_are_those_of_all(workers: Workers) -> None:
+    visit(workers.first, "/both/1")
+    for worker, path in ((workers.second, "/both/1"), (workers.second, "/there/1")):
+        visit(worker, path)
+    waits = [
+        worker.proxy.client(get(path))
+        for worker, path in (
+            (workers.first, "/both/1"),
+            (workers.second, "/both/1"),
+            (workers.second, "/there/1"),
+        )
+    ]
+    workers.second_passes()
+    workers.second_passes()
+    state = workers.first.state()
+    assert {one["route"]: one["requests"] for one in state["routes"]} == {
+        "GET /both/*": 2,
+        "GET /there/*": 1,
+    }
+    places = {one["url"].removeprefix("shop.example"): one for one in state["busiest"]}
+    assert {name: one["places"] for name, one in places.items()} == {"/both/1": 2, "/there/1": 1}
+    assert places["/there/1"]["share"] == 0.333
+    for client in waits:
+        client.resets()
+    workers.first.proxy.advance(PRESENT_S + 1)  # the second one is dead
+    assert [one["route"] for one in workers.first.state()["routes"]] == ["GET /both/*"]
+
+
+def test_lanes_and_the_heaviest_clients_are_those_of_all(workers: Workers) -> None:
+    for worker in (workers.first, workers.second):
+        worker.post("/api/circuit", "mode=open&seconds=60")
+    bot = {"User-Agent": "GPTBot/1.2"}
+    for worker, number, headers in (
+        (workers.first, 1, {}),
+        (workers.second, 2, {}),
+        (workers.second, 3, bot),
+    ):
+        client = worker.proxy.client(
+            get(f"/new/{number}", headers=headers), (f"192.0.2.{number}", 4000)
+        )
+        client.resets()
+    workers.second_passes()
+    workers.second_passes()
+    turns = workers.first.state()["turns"]
+    assert sum([lane["requests"] for lane in turns["lanes"].values()]) == 3
+    assert sorted([one["client"] for one in turns["heaviest"]]) == ["", "", "gptbot"]
+    workers.first.proxy.advance(PRESENT_S + 1)  # the second one is dead
+    turns = workers.first.state()["turns"]
+    assert sum([lane["requests"] for lane in turns["lanes"].values()]) == 3, "no sum falls"
+    assert [one["client"] for one in turns["heaviest"]] == [""]
 
 
 # -- the board
