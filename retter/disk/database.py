@@ -359,16 +359,27 @@ class Database(Environment):
             wanted -= costs[step][0]
             entries -= costs[step][1]
             last = step
-        evicted = 0
+        evicted = octets = 0
         some: list[bytes] = []
+        # No more than needed: 256 entries may be all that a small store has. If bodies that others
+        # have too free less than they cost, there are twice as many in each further transaction.
+        at_once = 1
         for key, use in self._walk(self._trees.used):
-            if use_struct.unpack(use)[0] <= last:
-                some.append(key)
-            if len(some) >= EVICTED_AT_ONCE_MAX:
-                evicted += self._delete_some(some, removed)
-                some = []
-                if self._is_small_enough(bytes_wanted):
-                    return evicted
+            step, cost = use_struct.unpack(use)
+            if step > last:
+                continue
+            some.append(key)
+            octets += cost
+            if len(some) < EVICTED_AT_ONCE_MAX and (
+                len(some) < at_once
+                or octets < self.bytes_used - bytes_wanted
+                or len(some) < self.entries - ENTRIES_MAX
+            ):
+                continue
+            evicted += self._delete_some(some, removed)
+            if self._is_small_enough(bytes_wanted):
+                return evicted
+            some, octets, at_once = [], 0, 2 * at_once
         return evicted + self._delete_some(some, removed)
 
     def _is_small_enough(self, bytes_wanted: int) -> bool:

@@ -80,6 +80,36 @@ def test_what_is_not_used_makes_room_for_what_is_new(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_small_store_does_not_lose_all_when_it_is_full(tmp_path: Path) -> None:
+    """As one of workers in memory, whose pages have all been used within ten minutes."""
+    database, random = Database(str(tmp_path), 4 << 20), Random(1)
+    for turn in range(60):
+        database.commit(batch({f"/{turn}": random.randbytes(100_000)}), [], NOW, WALL)
+        assert database.bytes_used <= database.bytes_max
+        assert database.entries >= min(turn + 1, 35), turn
+    database.close()
+
+
+def test_what_is_evicted_may_free_nothing_because_others_have_the_same_body(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """There are few transactions in any case: each of them waits for the disk."""
+    database, transactions = Database(str(tmp_path), 1 << 20), 0
+    same = b"s" * 500_000
+    database.commit(batch({f"/{n}": same for n in range(300)}), [], NOW, WALL)
+    delete = database._delete_some
+
+    def counted(keys: list[bytes], removed: set[int]) -> int:
+        nonlocal transactions
+        transactions += 1
+        return delete(keys, removed)
+
+    monkeypatch.setattr(database, "_delete_some", counted)
+    assert database._evict(100_000, set()) == 300
+    assert transactions <= 9 and database.entries == 0
+    database.close()
+
+
 def test_a_reader_that_holds_the_map_costs_writes_and_nothing_else(tmp_path: Path) -> None:
     """While it is there no page comes back. What is there stays whole, and then all is well."""
     database, random = Database(str(tmp_path), 1 << 20), Random(2)
