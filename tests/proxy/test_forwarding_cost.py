@@ -98,7 +98,7 @@ def test_a_page_that_programs_read_too() -> None:
         proxy.upstream.sends(ANSWER)
         return page(number)
 
-    assert cost(after_a_program, proxy) <= cost(page) + 250
+    assert cost(after_a_program, proxy) <= cost(page) + 215
 
 
 def test_a_form() -> None:
