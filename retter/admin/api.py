@@ -1,8 +1,8 @@
 """Requests to the admin listener: paths, methods and their handlers.
 
 Every handler reads existing figures and answers at once, except that a purge waits for a thread to
-count what it has dropped. A new path belongs into the table of
-`Api.__init__`: GET if it changes nothing, POST if it does.
+count what it has dropped, and `why` for one to read what is stored. A new path belongs into the
+table of `Api.__init__`: GET if it changes nothing, POST if it does.
 """
 
 import time
@@ -179,10 +179,14 @@ class Api:
         text, content_type = exposition(self._collector, request.first(b"accept"), self.whole)
         return AdminAnswer(200, text, content_type)
 
-    def _why(self, request: AdminRequest) -> AdminAnswer:
-        from retter.admin.explain import explain
+    def _why(self, request: AdminRequest) -> AdminAnswer | LaterAnswer:
+        from retter.admin.explain import explain_soon
 
-        return json_answer(explain(self._services, request.parameters()))
+        later = LaterAnswer()
+        explain_soon(
+            self._services, request.parameters(), lambda found: later.give(json_answer(found))
+        )
+        return later.answer or later
 
     # -- orders -----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ HEAD_BYTES_MAX = 32 * 1024  # the query may contain the cookies of a request to 
 BODY_BYTES_MAX = 64 * 1024  # a form may contain the whole head of such a request
 REQUEST_S = 5.0  # from the start of a connection, or the first byte of a request, to the last byte
 IDLE_S = 75.0  # between requests
+WAIT_S = 10.0  # for an answer that comes later; whoever gives it has a time limit of its own
 WRITE_S = 20.0  # a client that reads nothing for this long is disconnected
 EVENTS_BYTES_MAX = 64 * 1024  # that one client has not read yet: ten seconds of events
 
@@ -183,7 +184,7 @@ class AdminConnection(asyncio.Protocol):
 
     def _wait_for(self, later: LaterAnswer) -> None:
         assert self._transport is not None
-        self._waits, self.deadline = True, inf  # whoever gives the answer has a time limit
+        self._waits, self.deadline = True, self._loop.time() + WAIT_S
         self._transport.pause_reading()  # no more requests before it is there
         later.then(self._send_later)
 

@@ -4,8 +4,10 @@ The parser, the key, the look-up in the store and the decision are those of a re
 store is only read, and the breaker changes nothing.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
@@ -24,6 +26,9 @@ from retter.store.record import STORED_AT, WITHDRAWN
 from retter.store.store import StoredResponse
 from retter.store.target import url_sessions
 
+if TYPE_CHECKING:
+    from retter.store.write_behind import Found
+
 # What a browser sends with each request for a page. These fields separate what is stored.
 _OF_BROWSERS = (
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
@@ -40,6 +45,34 @@ _WORDS = {
     "refuse": "It would be refused with 503: there is no stored response and no room in the queue.",
     "error": "It would be refused: RETTER does not forward such a request.",
 }
+
+
+def explain_soon(
+    services: Services, parameters: Parameters, done: Callable[[dict[str, Any]], None]
+) -> None:
+    """Explain when what is stored for the request has been read from the disk, as for a visitor.
+
+    Args:
+        done: Called with what `explain` returns: at once, or within READ_WAIT_S (disk/).
+
+    Raises:
+        AdminError: 400: the parameters describe no request.
+    """
+
+    def read(found: "dict[bytes, Found]") -> None:
+        for key, slot in found.items():
+            services.store.shelves.promote(key, slot)
+        done(explain(services, parameters))
+
+    disk, keys = services.disk, list[bytes]()
+    if disk is not None:
+        scheme, head = _head(parameters)
+        memo: HeadMemo[ParsedRequest] = HeadMemo(0)
+        with suppress(DownstreamError):
+            identity = services.heads.parse(head, False, memo, scheme.encode()).identity
+            keys = [key for key in services.store.awaited_keys(identity) if disk.is_slow(key)]
+    if disk is None or not keys or not disk.load(keys, read):
+        done(explain(services, parameters))
 
 
 def explain(services: Services, parameters: Parameters) -> dict[str, Any]:

@@ -279,6 +279,34 @@ def test_an_operator_who_leaves_before_the_count_is_nobody_to_answer(tmp_path: P
         assert admin.state()["disk"]["entries"] == 0
 
 
+def test_why_reads_what_is_on_a_slow_disk_alone(tmp_path: Path) -> None:
+    """After a restart, or in another worker: it said that nothing was stored."""
+    with admin_with_disk(tmp_path / "store", Later()):
+        pass
+    clock: list[Any] = []
+    settings, reader = disk_settings(tmp_path / "store"), Later()
+    shelf = open_shelf(
+        settings, reader, Immediately(), lambda: clock[0].now if clock else 1000.0, wall=time.time
+    )
+    proxy = FakeProxy(settings, shelf)
+    clock.append(proxy.loop)
+    shelf.start()
+    admin = FakeAdmin(proxy)
+    ask = request("/api/why?url=http://shop.example/a&as=program")
+    client = admin.connect()
+    client.sends(ask)
+    assert client.received() == b""
+    assert reader.work() == 1
+    (answer,) = replies(client.received())
+    assert answer.json["stored"]["bytes"] == len(b"/a")
+    client.sends(request("/api/why?url=http://shop.example/b&as=program"))
+    proxy.advance(1.1)  # the disk hangs
+    (answer,) = replies(client.received())
+    assert answer.json["stored"] is None
+    admin.admin.close()
+    proxy.proxy.close()
+
+
 def test_purge_knows_the_rules_of_keys() -> None:
     with admin_of(ignore_params="utm_*", ignore_host=True) as admin:
         visit(admin, "/a?utm_source=mail&x=1")
