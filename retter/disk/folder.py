@@ -153,7 +153,7 @@ class Folder:
 
     def _lock(self, shown: str) -> None:
         if self.lock_fd >= 0:
-            if self._place is not None or self._has_its_lock():
+            if self._place is not None or is_lock_of(self.lock_fd, self.path):
                 os.set_inheritable(self.lock_fd, False)
                 self.is_lent = self._place is None
                 return
@@ -170,12 +170,6 @@ class Folder:
                 f"store: {shown} is used by another RETTER{who}; give each its own folder"
             ) from None
         claim(fd)
-
-    def _has_its_lock(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self.lock_fd), os.stat(self.at("lock")))
-        except OSError:
-            return False
 
     @staticmethod
     def _take(fd: int) -> None:
@@ -375,6 +369,14 @@ class Folder:
         except OSError:
             return b""
         return data if len(data) <= bytes_max else b""
+
+
+def is_lock_of(lock_fd: int, path: str) -> bool:
+    """Return whether a lock is that of a folder, and not of one that was there before."""
+    try:
+        return os.path.samestat(os.fstat(lock_fd), os.stat(os.path.join(path, "lock")))
+    except OSError:
+        return False
 
 
 def claim(lock_fd: int) -> None:

@@ -168,7 +168,9 @@ class Supervisor:
         store = place_of(settings, temporary)
         if temporary != store.path:
             self._left_store = temporary
-        if lock_fd >= 0 and before.get("store") != store.path:
+        if lock_fd >= 0 and not (
+            before.get("store") == store.path and self._is_lock_of(lock_fd, store.path)
+        ):
             os.close(lock_fd)  # another RETTER may use that folder when the process before ends
             lock_fd = -1
         if not store.path:
@@ -187,6 +189,12 @@ class Supervisor:
         except ConfigError:
             store.remove()
             raise
+
+    @staticmethod
+    def _is_lock_of(lock_fd: int, path: str) -> bool:
+        from retter.disk.folder import is_lock_of
+
+        return is_lock_of(lock_fd, path)
 
     # -- life
 

@@ -642,6 +642,28 @@ def test_a_successor_says_that_it_uses_the_folder_when_it_serves(
         os.close(fd)
 
 
+def test_a_folder_in_the_place_of_the_one_before_is_locked_anew(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Moved away while RETTER ran: a second one could use the new folder."""
+    folder = tmp_path / "store"
+    how: dict[str, Any] = {
+        "store": str(folder), "store_disk_bytes": 1 << 20, "store_memory_bytes": 8 << 20
+    }  # fmt: skip
+    first = stage.serving(**how)
+    first._inheritance = inheritance = FakeInheritance()
+    first._on_signal(signal.SIGUSR2)
+    folder.rename(tmp_path / "moved")
+    lock_fd = os.dup(first._store_lock_fd)
+    inherited(stage, inheritance.given["workers"], first._memory_fd, lock_fd)
+    second = stage.open(**how)
+    with open(folder / "lock") as again, pytest.raises(BlockingIOError):
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not second._shares_store
+    for fd in (first._store_lock_fd, second._store_lock_fd, inheritance.its_ready):
+        os.close(fd)
+
+
 def test_a_memory_in_which_another_version_writes_otherwise_needs_a_restart(stage: Stage) -> None:
     first = stage.serving()
     inherited(stage, {"count": 2, "generation": 0, "layout": LAYOUT - 1}, first._memory_fd)
