@@ -235,6 +235,21 @@ def test_what_one_worker_has_stored_is_served_by_all(
     eventually(all_are_served, "both workers have it")
 
 
+def test_a_purge_counts_each_page_of_all_workers_once(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    admin = free_port()
+    words = ("--upstream", application.upstream, "--workers", "2", "--admin", f"127.0.0.1:{admin}")
+    port = start_retter(*words).port
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for body, pages in ((b"prefix=/echo/1", 11), (b"all=true", 9), (b"all=true", 0)):
+        for number in range(20 if pages == 11 else 0):
+            assert fetch(port, "GET", f"/echo/{number}").status == 200
+            assert fetch(port, "GET", f"/echo/{number}").status == 200
+        answer = fetch(admin, "POST", "/api/purge", form, body)
+        assert json.loads(answer.body) == {"purged": pages, "complete": True}
+
+
 def test_what_is_stored_while_a_successor_starts_is_there_afterwards(
     start_retter: StartRetter, programs: list[Program]
 ) -> None:
