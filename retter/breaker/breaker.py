@@ -331,8 +331,8 @@ class CircuitBreaker:
         ready = room.take_released()
         limit = circuit.limit
         if room.others:
-            ceiling = inf if circuit.mode is OBSERVE else circuit.table.ceiling
-            while limit.in_flight + len(ready) < ceiling:
+            full_at = inf if circuit.mode is OBSERVE else circuit.full_at
+            while limit.in_flight + len(ready) < full_at:
                 if (permit := room.next_other()) is None:
                     break
                 ready.append(permit)

@@ -130,6 +130,13 @@ class Circuit:
         return known - (self.limit.in_flight - self.limit.load)
 
     @property
+    def full_at(self) -> float:
+        """With so many in flight other methods wait: the known ceiling, or this box's part."""
+        settings = self.settings
+        part = settings.max_in_flight if settings.is_part else 0
+        return min(self.table.ceiling, part or inf)
+
+    @property
     def concluded(self) -> bool:
         """Whether the number in flight has reached the known ceiling or the operator's limit."""
         limit = self.limit

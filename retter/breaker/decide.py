@@ -124,10 +124,10 @@ def _may_probe(circuit: Circuit, now: float, client: int) -> bool:
 
 
 def _decide_other(circuit: Circuit) -> Decision:
-    """Forward other methods; at a known ceiling they wait for a moment first."""
+    """Forward other methods; at a known ceiling, or with all of a box's part, they wait first."""
     settings, room = circuit.settings, circuit.room
     if (
-        (circuit.limit.in_flight < circuit.table.ceiling and not room.others)
+        (circuit.limit.in_flight < circuit.full_at and not room.others)
         or circuit.mode is HELD_CLOSED
         or room.waiting >= settings.queue_max
         or not settings.write_wait_s

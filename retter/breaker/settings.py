@@ -12,6 +12,7 @@ class BreakerSettings:
 
     mode: Mode = Mode.AUTO
     max_in_flight: int = 0  # a hard limit for GETs in every state; 0 = none
+    is_part: bool = False  # of several boxes' places: with more, one takes the others'
     limit_start: int = 8  # in flight while nothing is known yet: a small server's workers
     patience_min_s: float = 0.5  # people accept this wait for a fresh page
     patience_max_s: float = 5.0  # people give up after about this time

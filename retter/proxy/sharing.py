@@ -125,6 +125,7 @@ def part_of(settings: BreakerSettings, boxes: int) -> BreakerSettings:
     return replace(
         settings,
         max_in_flight=h and max(1, h // boxes),
+        is_part=True,
         limit_start=max(1, settings.limit_start // boxes),
     )
 

@@ -247,6 +247,22 @@ def test_without_a_ceiling_no_write_waits() -> None:
         forwarded(patient, kind=Kind.OTHER, route=b"OTHER /", stored=None)
 
 
+def test_with_all_of_its_part_a_box_lets_writes_wait() -> None:
+    """More would be places of the other boxes. Then they go upstream in any case."""
+    driver = Driver(BreakerSettings(max_in_flight=4, is_part=True))
+    others = [forwarded(driver, kind=Kind.OTHER, route=b"OTHER /", stored=None) for _ in range(4)]
+    late = driver.admit(kind=Kind.OTHER, route=b"OTHER /", stored=None)
+    assert isinstance(late, Permit)
+    assert late.phase is Phase.QUEUED
+    driver.finish(others[0])
+    assert late.phase is Phase.IN_FLIGHT
+    patient = driver.admit(kind=Kind.OTHER, route=b"OTHER /", stored=None)
+    assert isinstance(patient, Permit)
+    driver.run(driver.settings.write_wait_s + 0.1)
+    assert patient.phase is Phase.IN_FLIGHT
+    assert driver.breaker.circuit.limit.in_flight == 5
+
+
 def test_one_more_than_the_ceiling_is_tried_with_a_stored_response_in_hand() -> None:
     """Once a second; it fails unseen, or makes old failures doubtful."""
     driver = pooled(Driver(BreakerSettings(limit_start=20)))

@@ -1,6 +1,7 @@
 """Several boxes in front of one application, each a whole proxy without a socket."""
 
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,7 @@ def test_each_box_uses_its_part_of_the_application() -> None:
     one = boxes.proxies[0].services.breaker.circuit
     assert (one.settings.max_in_flight, one.settings.limit_start) == (5, 4)
     assert one.limit.limit_start == 4
+    assert one.full_at == 5
     for _ in range(2):
         boxes.add()
     boxes.pass_time(2.5)
@@ -291,12 +293,14 @@ def test_each_box_uses_its_part_of_the_application() -> None:
     boxes.proxies = boxes.proxies[:1]
     boxes.pass_time(10.0)
     assert one.settings.max_in_flight == 10
+    assert one.full_at == inf
 
 
 def test_without_a_limit_there_is_none_for_each_box_and_a_part_is_never_nothing() -> None:
     made = Boxes(3, limit_start=2)
     settings = made.proxies[0].services.breaker.circuit.settings
     assert (settings.max_in_flight, settings.limit_start) == (0, 1)
+    assert made.proxies[0].services.breaker.circuit.full_at == inf
     made.proxies[0].proxy.apply(Settings(upstream="127.0.0.1:8080", max_in_flight=2))
     assert made.proxies[0].services.breaker.circuit.settings.max_in_flight == 1
 

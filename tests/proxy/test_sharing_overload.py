@@ -10,6 +10,7 @@ from retter.breaker import BreakerSettings
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 POOL = BY_NAME["pool, 4x"]
+LITTLE = BY_NAME["pool, 1.5x"]
 CONNECTIONS = 10  # of its pool
 NO_WORSE = 0.9
 
@@ -23,6 +24,15 @@ def test_two_boxes_that_know_nothing_of_each_other_meet_the_bars_of_one(name: st
     for bar in scenario.bars:
         value = bar.measure(run)
         assert not bar.misses(value, TOLERANCE), f"{bar.label}: {value} instead of {bar.text}"
+
+
+@pytest.mark.parametrize("boxes", [2, 3])
+def test_writes_of_one_box_take_no_places_of_another(boxes: int) -> None:
+    """One has more to do than its part, while the other has less."""
+    settings = BreakerSettings(max_in_flight=CONNECTIONS)
+    run = simulate(LITTLE.model, LITTLE.load, 1, lambda now, run: Boxes(now, run, boxes, settings))
+    (posts,) = [bar for bar in LITTLE.bars if bar.label == "POST ok, %"]
+    assert not posts.misses(posts.measure(run))
 
 
 def figures(boxes: int, seed: int) -> dict[str, float]:

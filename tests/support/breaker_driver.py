@@ -91,10 +91,9 @@ class Driver:
             return decision
         if decision.phase is Phase.QUEUED:
             if kind is not Kind.GET:
-                assert (
-                    self.breaker.circuit.limit.in_flight >= self.breaker.circuit.table.ceiling
-                    or any(not permit.is_get for permit in self.queued)
-                ), "other methods wait below a known ceiling alone"
+                assert self.breaker.circuit.limit.in_flight >= self.breaker.circuit.full_at or any(
+                    not permit.is_get for permit in self.queued
+                ), "other methods wait at a known ceiling or with all of a part alone"
             self.queued.append(decision)
             return decision
         assert decision.phase is Phase.ADMITTED
