@@ -117,6 +117,10 @@ SHOP_STORE = $$($(BIN)/python -c 'import lmdb' 2>/dev/null && echo --store $(VEN
 load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)
 
+# Where Python may write no bytecode, as in many containers, each of the hundreds of programs that the
+# tests start would compile all its modules again: half of what it takes to start one.
+test test-compiled: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.stamp-test ## run the whole test suite
 	$(BIN)/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
 
