@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No test judges how fast this machine is: an example takes as long as it takes, and so does
@@ -26,3 +29,20 @@ collect_ignore = [
     }.items()
     if variable not in os.environ
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "untraced: coverage does not look at it")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Let no line of the test be traced that says so: `tests/support/tracing.py`."""
+    tracer = sys.gettrace()
+    if item.get_closest_marker("untraced") is None or tracer is None:
+        return (yield)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)

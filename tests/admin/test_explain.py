@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.admin import POST, FakeAdmin, admin_of, fetch, visit, why
 from tests.support.harness import field, get, reply, status_of
+from tests.support.tracing import untraced
 
 
 def test_why_it_would_be_forwarded() -> None:
@@ -194,6 +195,7 @@ BUSY = [("hang", ("GET", "/asset.css", "", FIELDS[0]), "")] * 2
 OPEN = ("mode", "open", "")
 
 
+@untraced
 @settings(max_examples=250, deadline=None)
 @example("all", "off", 1, [("ask", PLAIN, "sets a cookie"), OPEN], PLAIN)
 @example("all", "off", 1, [("ask", GZIP, "coded for ever"), OPEN, *BUSY], NOT_CODED)

@@ -30,6 +30,7 @@ from tests.support.harness import (
     reply,
     status_of,
 )
+from tests.support.tracing import untraced
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -373,6 +374,7 @@ def test_a_host_needs_no_scheme(text: str, host: bytes) -> None:
     assert split_url(text)[1] == host
 
 
+@untraced
 @given(st.text(max_size=40))
 def test_any_text_is_a_url_or_is_not(text: str) -> None:
     try:

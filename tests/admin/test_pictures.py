@@ -18,8 +18,9 @@ from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, eventually
 from tests.support.axe import axe_source
 from tests.support.fed import Fed, crowded, fed_dashboard
+from tests.support.tracing import untraced
 
-pytestmark = pytest.mark.xdist_group("dashboard")
+pytestmark = [pytest.mark.xdist_group("dashboard"), untraced]
 
 FOLDER = os.environ.get("PICTURES", "")
 WIDTHS = (390, 768, 1280, 2560)

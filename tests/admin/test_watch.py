@@ -10,6 +10,7 @@ from retter.base.counters import answers_to_gets, answers_to_others, spared, tot
 from retter.disk.shelf import ShelfFigures
 from tests.support.admin import FakeAdmin, admin_of
 from tests.support.harness import get, reply
+from tests.support.tracing import untraced
 
 POST = b"POST /cart HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
 
@@ -55,6 +56,7 @@ def test_a_hung_application_is_no_peak(admin: FakeAdmin) -> None:
         visitor.resets()
 
 
+@untraced
 def test_a_quiet_site_hangs_until_the_application_answers(admin: FakeAdmin) -> None:
     proxy = admin.proxy
     proxy.client(get("/a"))

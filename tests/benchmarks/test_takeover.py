@@ -10,6 +10,9 @@ from benchmarks.simulation.run import Run
 from benchmarks.simulation.runner import CONTROLLERS
 from benchmarks.simulation.takeover import Succession
 from retter.breaker import CircuitBreaker
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 CALM_S, STRESS_S, EVERY_S = 4.0, 24.0, 3.0
 CAPACITY = 160.0  # requests a second: 8 workers, 50 ms each

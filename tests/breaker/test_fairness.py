@@ -21,6 +21,7 @@ from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED
 from retter.store.known_sessions import ISSUED, KEPT
 from tests.support.breaker_driver import Driver
 from tests.support.compiled import counts_lines
+from tests.support.tracing import untraced
 from tests.support.work import instructions_of
 
 SLACK = 100  # instructions of who listens to the collection of garbage
@@ -58,6 +59,7 @@ def test_so_many_answers_are_never_too_much() -> None:
     assert fairness.place_of(Asker(1), 0.0).lane == HEAVY
 
 
+@untraced
 @given(ages_s=st.lists(st.floats(0.25, 60), min_size=2, max_size=6))
 def test_what_is_never_too_much_grows_with_the_time_that_an_overload_lasts(
     ages_s: list[float],

@@ -13,6 +13,9 @@ from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.timeline import draw
 from retter.breaker import constants
 from tests.support.compiled import replaces_parts
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 WIDE = "wide 64 x 250 ms, cold, new"

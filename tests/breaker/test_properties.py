@@ -25,6 +25,7 @@ from retter.breaker import (
 from retter.store.known_sessions import ISSUED
 from tests.support.breaker_driver import TICK_S, Driver
 from tests.support.compiled import replaces_parts
+from tests.support.tracing import untraced
 
 KEYS = st.sampled_from([b"/a", b"/b", b"/c", b"/d"])
 ROUTES = st.sampled_from([b"GET /", b"GET /list", b"GET /item/*"])
@@ -179,7 +180,7 @@ AnyHistory.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory = untraced(AnyHistory.TestCase)
 
 
 class AnyHistoryInLanes(AnyHistory):
@@ -249,6 +250,7 @@ def play(events: list[Event], scale: float = 1.0) -> list[str]:
     return [line.replace(f"{2.0 * scale} s", "2.0 s") for line in driver.log] + words
 
 
+@untraced
 @given(events=EVENTS)
 @settings(max_examples=200, deadline=None)
 def test_the_same_events_give_the_same_decisions(events: list[Event]) -> None:
@@ -256,6 +258,7 @@ def test_the_same_events_give_the_same_decisions(events: list[Event]) -> None:
     assert play(events) == play(events)
 
 
+@untraced
 @replaces_parts
 @example(
     events=[*[("get", 1, 0)] * 4, ("get", 12, 0), ("ok", 4, 0), ("fail", 6, 0), ("other", 3, 11)],

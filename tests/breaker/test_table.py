@@ -13,6 +13,7 @@ from retter.base.errors import Outcome
 from retter.breaker import BreakerSettings, Kind, Permit, Phase, State, constants
 from retter.breaker.table import ConcurrencyTable, surprise
 from tests.support.breaker_driver import TICK_S, Driver
+from tests.support.tracing import untraced
 
 
 def table() -> ConcurrencyTable:
@@ -238,6 +239,7 @@ def test_what_the_failures_of_one_rank_do_has_a_bound_that_is_computed(
     assert division(0, below, failed, above) <= once_in * (1 + 1e-9)
 
 
+@untraced
 def test_chance_makes_no_ceiling() -> None:
     """Failures that lean to nothing, at any rank, at a share p: one table in a thousand at most.
 

@@ -20,6 +20,7 @@ from retter.store.shared_store import COMPARED_EVERY_S, SharedStore
 from retter.store.write_behind import Batch, Found, Removals, marked_superseded
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, SECRET, request, who
+from tests.support.tracing import untraced
 
 PAGE = request(ALICE, target=b"/page")
 PUBLIC = request(target=b"/page")
@@ -302,6 +303,7 @@ def test_a_page_that_arrives_late_is_not_written_behind_the_removal(
     )
 
 
+@untraced
 @removals
 def test_a_page_that_is_written_late_is_not_read_long_after(
     asked: RequestHead, remove: str

@@ -8,6 +8,7 @@ from retter.base.errors import Outcome
 from retter.breaker import Asker, BreakerSettings, FairnessMode, Kind, Mode, State
 from retter.judgement.breaker import SILENT_S
 from tests.support.crew import TICK_S, Crew
+from tests.support.tracing import untraced
 
 WORKERS = 3
 WORKER = st.integers(0, WORKERS - 1)
@@ -150,7 +151,7 @@ _LIMITS = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestAnyCrew = AnyCrew.TestCase
+TestAnyCrew = untraced(AnyCrew.TestCase)
 TestAnyCrew.settings = _LIMITS
 TestAnyFairCrew = AnyFairCrew.TestCase
 TestAnyFairCrew.settings = _LIMITS

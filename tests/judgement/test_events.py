@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from retter.judgement.events import Event, Happened, Ring
 from retter.judgement.memory import EVENT_BYTES, EVENTS_MAX, Memory, bytes_needed
+from tests.support.tracing import untraced
 
 
 def _ring() -> tuple[Memory, Ring]:
@@ -16,6 +17,7 @@ def _event(number: int) -> Event:
     return Event(number + 0.5, float(number), 2**48 - 1, -number, 3, 4, int(Happened.PASSED), 5)
 
 
+@untraced
 @given(st.lists(st.integers(0, 3 * EVENTS_MAX), max_size=6))
 def test_what_is_read_is_what_was_written_or_known_as_lost(counts: list[int]) -> None:
     """Whatever the reader's pace."""

@@ -11,6 +11,9 @@ from benchmarks.simulation.scenarios import Bar, Scenario, least, most
 from benchmarks.simulation.side_by_side import figures_of, is_worse
 from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.worker_scenarios import KILLED, TELLING
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *KILLED)}
 # Each needs another part: a limit, a ceiling, a stall, probes, lanes and tickets, a next leader.

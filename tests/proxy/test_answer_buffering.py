@@ -10,6 +10,7 @@ from retter.base.buffers import BufferBudget
 from retter.breaker import Mode
 from retter.proxy.backlog import WRITE_BYTES, Backlog
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
+from tests.support.tracing import untraced
 
 KIB = 1024
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
@@ -280,6 +281,7 @@ EVENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@untraced
 @given(
     events=st.lists(st.tuples(EVENTS, st.integers(0, 3)), max_size=60),
     memory=st.sampled_from([0, 3000, 300 * KIB, 16 << 20]),

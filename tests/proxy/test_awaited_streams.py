@@ -17,6 +17,7 @@ from retter.proxy.awaited_streams import (
     AwaitedStreams,
 )
 from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
+from tests.support.tracing import untraced
 
 EVENTS = {"Accept": "text/event-stream"}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -55,6 +56,7 @@ def test_a_stream_may_begin_late() -> None:
     proxy.assert_at_rest()
 
 
+@untraced
 def test_one_that_never_begins_ends_as_a_silent_stream_does() -> None:
     proxy = FakeProxy()
     client = listener(proxy)

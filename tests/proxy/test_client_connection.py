@@ -20,6 +20,7 @@ from tests.support.harness import (
     split_at,
     status_of,
 )
+from tests.support.tracing import untraced
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -480,6 +481,7 @@ EVENTS = st.one_of(
 )  # fmt: skip
 
 
+@untraced
 @settings(max_examples=300, deadline=None)
 @given(events=st.lists(EVENTS, max_size=25), hold=st.booleans())
 def test_any_bytes_from_either_side_end_in_a_reply_or_a_close(

@@ -55,6 +55,9 @@ from tests.fuzz.stopwatch import Hold, Stopwatch, longest
 from tests.fuzz.world import CONFIGURATIONS, World, without_chance
 from tests.support.compiled import replaces_parts
 from tests.support.memos import WAYS
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 SEEDS = list(seeds())
 

@@ -27,6 +27,7 @@ from retter.store.write_behind import Purge, Removals, WriteBehind
 from tests.support.disk import Clock
 from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
+from tests.support.tracing import untraced
 from tests.support.work import instructions_of
 
 ALICE = {"Cookie": "PHPSESSID=alice-0123456789abcdef"}
@@ -467,6 +468,7 @@ OPERATIONS = [
 ]
 
 
+@untraced
 @given(
     steps=st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 3)), max_size=25),
     begun=st.lists(st.integers(0, 3), max_size=4),

@@ -32,7 +32,10 @@ from tests.support.admin import FakeAdmin
 from tests.support.admin import request as admin_request
 from tests.support.compiled import counts_lines
 from tests.support.harness import FakePeer, FakeProxy, get, reply
+from tests.support.tracing import untraced
 from tests.support.work import instructions_of
+
+pytestmark = untraced
 
 OCTETS = HEAD_BYTES_MAX - 1024
 # For 64 KiB: 3 ms at 10 ns each, as they take on average (7 to 15, CPython 3.11).

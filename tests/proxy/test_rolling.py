@@ -19,6 +19,7 @@ from tests.support.frameworks import (
 )
 from tests.support.site import Application, Site, page
 from tests.support.site_of_workers import SiteOfWorkers
+from tests.support.tracing import untraced
 
 __all__ = ["each_second"]
 pytestmark = pytest.mark.usefixtures("each_second")
@@ -300,6 +301,7 @@ READS_NOTHING_NEWER = (
 )  # fmt: skip
 
 
+@untraced
 @pytest.mark.parametrize("name", APPLICATIONS)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nobody_gets_anothers_page(attack: str, name: str) -> None:

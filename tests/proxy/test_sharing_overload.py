@@ -7,6 +7,9 @@ from benchmarks.simulation.boxes import Boxes
 from benchmarks.simulation.runner import TOLERANCE
 from benchmarks.simulation.simulate import simulate
 from retter.breaker import BreakerSettings
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 POOL = BY_NAME["pool, 4x"]

@@ -31,6 +31,7 @@ from tests.real.inside import port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
 from tests.support.harness import body_of, field, get, reply, status_of
 from tests.support.memos import set_memos
+from tests.support.tracing import untraced
 
 # No row may lean on what another has left in the store, nor be shed for what it did.
 # Bodies are passed on as they come: what is kept until it is whole has nothing to be cut off.
@@ -228,7 +229,7 @@ def carried_out(loop_name: str, memos: str, rows: list[Any], carry_out: Any) -> 
     run(main(), loop_name)
 
 
-pytestmark = pytest.mark.parametrize("memos", ["eager", "off"])
+pytestmark = [pytest.mark.parametrize("memos", ["eager", "off"]), untraced]
 
 
 async def refused(stage: Stage, row: Refused, pieces: list[bytes]) -> None:

@@ -23,6 +23,7 @@ from tests.support.disk import Clock, Lasting
 from tests.support.far import Box, FakeServer, settle
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, BOB, SECRET, request
+from tests.support.tracing import untraced
 
 EVERYONE, MAX_STALE_S = "everyone", 1000.0
 COOKIES = {EVERYONE: (), "alice": (ALICE,), "bob": (BOB,)}
@@ -365,11 +366,11 @@ class Far(Near):
         self.model[key] = entry
 
 
-TestNear = Near.TestCase
+TestNear = untraced(Near.TestCase)
 TestNear.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
-TestHere = Here.TestCase
+TestHere = untraced(Here.TestCase)
 TestHere.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
-TestFar = Far.TestCase
+TestFar = untraced(Far.TestCase)
 TestFar.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 

@@ -33,6 +33,7 @@ from tests.support.stores import (
     request,
     who,
 )
+from tests.support.tracing import untraced
 
 
 def test_the_same_again_is_compressed_if_that_is_allowed_now() -> None:
@@ -240,7 +241,7 @@ class FormsMachine(RuleBasedStateMachine):
 
 
 FormsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestFormsMachine = FormsMachine.TestCase
+TestFormsMachine = untraced(FormsMachine.TestCase)
 
 
 ENCODED = response((b"content-encoding", b"gzip"))

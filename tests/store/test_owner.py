@@ -37,6 +37,7 @@ from retter.store.sessions import (
 from retter.store.set_cookie import learn, sets_session
 from tests.support.heads import request_head as request
 from tests.support.heads import response_head
+from tests.support.tracing import untraced
 
 SECRET = b"0123456789abcdef"
 
@@ -408,6 +409,7 @@ def test_the_secret_is_not_shown() -> None:
     assert "0123456789abcdef" not in repr(RULES)
 
 
+@untraced
 def test_the_memos_are_bounded_and_change_nothing() -> None:
     rules = OwnerRules(secret=SECRET)
     numbers = range(max(NAMES_REMEMBERED_MAX, COOKIE_LINES_BYTES_MAX // 300) + 10)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from retter.store.s3fifo import GHOSTS_MAX, GHOSTS_MIN, STEPS_MAX, EvictionQueues, Ghosts
 from tests.support.eviction import NaiveQueues
+from tests.support.tracing import untraced
 from tests.support.work import instructions_of
 
 BUDGET = 100
@@ -69,7 +70,7 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
-TestMachine = Machine.TestCase
+TestMachine = untraced(Machine.TestCase)
 
 
 class Cache:

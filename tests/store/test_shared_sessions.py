@@ -11,6 +11,7 @@ from retter.store.lineage import HEIRS_MAX, OVERLAP_S, VALUES_MAX, Facts, Place
 from retter.store.owner import OwnerRules
 from retter.store.shared_sessions import SharedSessions, packed, unpacked
 from tests.support.stores import SECRET
+from tests.support.tracing import untraced
 
 OLD, NEW, NEWER = (bytes([number]) * 16 for number in (1, 2, 3))
 NAME = b"session"
@@ -312,6 +313,7 @@ def test_names_and_shared_values_are_told_again_to_whoever_missed_them(
     assert shared.learnt[0] == before  # it is told once
 
 
+@untraced
 def test_who_only_learns_forgets_which_values_were_replaced(one: Worker, other: Worker) -> None:
     value = bytes(16)
     one.lineages.begin(NAME, value, 0.0)

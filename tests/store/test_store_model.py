@@ -30,6 +30,7 @@ from tests.support.stores import (
     visitors,
     who,
 )
+from tests.support.tracing import untraced
 
 
 @dataclass
@@ -289,7 +290,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine = untraced(StoreMachine.TestCase)
 
 
 class HidingMachine(StoreMachine):
@@ -318,4 +319,4 @@ class HidingMachine(StoreMachine):
 
 
 HidingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-TestHidingMachine = HidingMachine.TestCase
+TestHidingMachine = untraced(HidingMachine.TestCase)

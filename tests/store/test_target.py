@@ -19,6 +19,7 @@ from retter.store.target import (
     target_of,
 )
 from tests.support.compiled import counts_lines
+from tests.support.tracing import untraced
 from tests.support.work import instructions_of
 
 RULES = OwnerRules(secret=b"0123456789abcdef", ignore_params=(b"utm_*",), never_store=(b"/buy*",))
@@ -96,6 +97,7 @@ def other_digits(target: bytes, by: int) -> bytes:
     return target.translate(bytes.maketrans(digits, digits[by:] + digits[:by]))
 
 
+@untraced
 @settings(max_examples=400)
 @given(
     shapes=st.lists(NUMBERED, min_size=1, max_size=3),
