@@ -335,6 +335,11 @@ def _circuit(client: AdminClient, options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"mode": options.mode}
     if options.mode != "auto":
         body["seconds"] = CIRCUIT_S if seconds is None else seconds
+    elif seconds is not None:
+        raise ConfigError(
+            "circuit: --for does not go with auto, which releases the circuit at once; give it "
+            "with open, closed or observe"
+        )
     client.post("/api/circuit", body)
     return _in_force(client, options)
 

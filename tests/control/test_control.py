@@ -366,6 +366,11 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             ["circuit", "open", "--for", "48h"],
             "circuit: argument --for: '48h' is not from 1s to 24h",
         ),
+        (
+            ["circuit", "auto", "--for", "10s", "--admin", "127.0.0.1:1"],
+            "circuit: --for does not go with auto, which releases the circuit at once; give it "
+            "with open, closed or observe",
+        ),
         (["pause", "--for", "1h"], "pause: argument --for: '1h' is not from 1s to 5m"),
         (["why", "/", "--cookie", "a"], "why: argument --cookie: 'a' is not NAME=VALUE"),
         (["why", "/", "--header", "a"], "why: argument --header: 'a' is not NAME: VALUE"),
