@@ -41,6 +41,9 @@ class Got:
         return field(self.raw, name)
 
 
+# A visitor waits longer for nothing: a request is held for 60 s at most, and then refused.
+WAIT_S = 120.0
+
 Application = Callable[[Asked], bytes]
 
 
@@ -87,8 +90,11 @@ class Site:
         peer = client or self.visitor(address)
         peer.sends(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
         self._answer()
+        until = self.proxy.loop.now + WAIT_S
         while not peer.transport.buffer[peer.transport.taken :]:  # it waits for its turn
-            self.proxy.advance(0.1)
+            assert self.proxy.loop.now < until, f"{method} {target} gets no answer"
+            if not self.proxy.workers.work():  # a large body is decoded in a thread
+                self.proxy.advance(0.1)
             self._answer()
         got = Got(peer.received())
         if client is None:
