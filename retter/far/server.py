@@ -6,6 +6,7 @@ memory, so this module is imported only with `--shared`.
 """
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
@@ -22,6 +23,68 @@ CONNECT_S: Final = 1.0
 NOT_LATER: Final = "equal or smaller than the target stream top item"
 
 
+def _list_of(answer: Any, fits: Callable[[Any], bool]) -> bool:
+    return answer.__class__ is list and all(map(fits, answer))
+
+
+def _is_value(one: Any) -> bool:
+    return isinstance(one, bytes)
+
+
+def _is_value_or_none(one: Any) -> bool:
+    return one is None or isinstance(one, bytes)
+
+
+def _is_digits(one: Any) -> bool:
+    return isinstance(one, bytes) and one.isdigit()
+
+
+def _is_change(one: Any) -> bool:
+    """Return whether this is an entry of a stream: its id and the list of its fields."""
+    return (
+        one.__class__ is list
+        and len(one) == 2
+        and _is_value(one[0])
+        and _list_of(one[1], _is_value)
+        and len(one[1]) % 2 == 0
+    )
+
+
+def _is_time(answer: Any, _: Command) -> bool:
+    return _list_of(answer, _is_digits) and len(answer) == 2
+
+
+def _is_number(answer: Any, _: Command) -> bool:
+    return isinstance(answer, int)
+
+
+def _are_values(answer: Any, _: Command) -> bool:
+    return _list_of(answer, _is_value)
+
+
+def _are_values_of(answer: Any, command: Command) -> bool:
+    return _list_of(answer, _is_value_or_none) and len(answer) == len(command) - 1
+
+
+def _are_changes(answer: Any, _: Command) -> bool:
+    return _list_of(answer, _is_change)
+
+
+# What is read from an answer has this form. Any other answer is no server's that we know. Of the
+# commands that are missing here, nobody reads the answer.
+_FORMS: Final[dict[bytes | str | int, Callable[[Any, Command], bool]]] = {
+    "TIME": _is_time,
+    "LRANGE": _are_values,
+    "MGET": _are_values_of,
+    "XRANGE": _are_changes,
+    "XREVRANGE": _are_changes,
+    "XLEN": _is_number,
+    "ZCARD": _is_number,
+    "RPUSH": _is_number,
+    "EXPIRE": _is_number,
+}
+
+
 class Away(Exception):
     """The server cannot be used; the text says why."""
 
@@ -35,7 +98,8 @@ class Server(Protocol):
         The answer to an XADD whose id is not later than all others is None.
 
         Raises:
-            Away: The server is not there, is too slow, or refuses a command.
+            Away: The server is not there, is too slow, refuses a command, or its answer is not
+                understood.
         """
         ...
 
@@ -75,7 +139,8 @@ class RedisServer:
         The answer to an XADD whose id is not later than all others is None.
 
         Raises:
-            Away: The server is not there, is too slow, or refuses a command.
+            Away: The server is not there, is too slow, refuses a command, or its answer is not
+                understood.
         """
         try:
             if self._connection is None:
@@ -97,6 +162,10 @@ class RedisServer:
                         refused = refused or error
             if refused is not None:
                 raise refused
+            for command, answer in zip(commands, answers, strict=True):
+                form = _FORMS.get(command[0])
+                if form is not None and not form(answer, command):
+                    raise ValueError(f"the answer to {command[0]!s} is not understood")
         except (RedisError, OSError, ValueError, RecursionError) as error:
             # After any error: a server that is read-only or full may have been replaced by another
             # one with the same name.

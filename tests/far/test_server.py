@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from retter.far.server import Away, RedisServer
+from retter.far.server import Away, Command, RedisServer
 
 READ_BYTES = 65_536
 DEADLINE_S = 30.0
@@ -110,6 +110,54 @@ def test_a_server_that_does_not_answer_is_away(
     server = server_of(scripts, answer)
     with pytest.raises(Away):
         server.run([("PING",)])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("TIME",),
+        ("LRANGE", b"x", 0, -1),
+        ("MGET", b"a", b"b"),
+        ("XRANGE", b"x", "-", "+"),
+        ("XREVRANGE", b"x", "+", "-"),
+        ("XLEN", b"x"),
+        ("ZCARD", b"x"),
+        ("RPUSH", b"x", b"a"),
+        ("EXPIRE", b"x", 1),
+    ],
+)
+def test_a_program_that_answers_ok_to_everything_is_no_server(
+    scripts: list[Scripted], command: Command
+) -> None:
+    server = server_of(scripts, b"+OK\r\n", b"+PONG\r\n")
+    with pytest.raises(Away, match=f"the answer to {command[0]!s} is not understood"):
+        server.run([command])
+    assert server.run([("PING",)]) == [b"PONG"]
+    assert scripts[0].connections == 2
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (("TIME",), b"*1\r\n$1\r\n1\r\n"),
+        (("TIME",), b"*2\r\n$1\r\n1\r\n$1\r\nx\r\n"),
+        (("LRANGE", b"x", 0, -1), b"*1\r\n:1\r\n"),
+        (("MGET", b"a", b"b"), b"*1\r\n$1\r\na\r\n"),
+        (("MGET", b"a"), b"*1\r\n:1\r\n"),
+        (("XRANGE", b"x", "-", "+"), b"*1\r\n$1\r\na\r\n"),
+        (("XRANGE", b"x", "-", "+"), b"*1\r\n*1\r\n$1\r\na\r\n"),
+        (("XRANGE", b"x", "-", "+"), b"*1\r\n*2\r\n:1\r\n*0\r\n"),
+        (("XRANGE", b"x", "-", "+"), b"*1\r\n*2\r\n$3\r\n1-0\r\n$1\r\na\r\n"),
+        (("XRANGE", b"x", "-", "+"), b"*1\r\n*2\r\n$3\r\n1-0\r\n*1\r\n$1\r\na\r\n"),
+    ],
+)
+def test_an_answer_of_another_form_is_not_understood(
+    scripts: list[Scripted], command: Command, answer: bytes
+) -> None:
+    server = server_of(scripts, answer)
+    with pytest.raises(Away, match="is not understood"):
+        server.run([command])
 
 
 def test_a_server_that_is_not_there_is_away() -> None:
