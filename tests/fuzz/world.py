@@ -167,7 +167,9 @@ class Ledger:
     def add(
         self, client: str, request: Any, identity: Any, status: int, source: str, *_: Any
     ) -> None:
-        if request is None:
+        # Of a head that is refused the log may have method and target. An HTTP/1.1 request that is
+        # understood has a field at least: Host.
+        if request is None or (request.http11 and not request.fields):
             self.unread += 1
         else:
             self.requests += 1
