@@ -11,7 +11,11 @@ from retter.config.settings import ConfigError, Settings
 from retter.net import systemd
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
-from retter.process.descriptors import fit_descriptors
+from retter.process.descriptors import (
+    TooFewDescriptors,
+    fit_descriptors,
+    require_descriptors,
+)
 from retter.process.loop_errors import end_out_of_memory
 from retter.process.running import RunningProxy, running
 from retter.process.serving import log_each_second, log_situations, run_on_loop, settle
@@ -109,10 +113,12 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
         reread: Reads the configuration again, for SIGHUP; raises ConfigError if it is wrong.
 
     Returns:
-        The exit code: 0 after draining, 1 if an address cannot be listened on.
+        The exit code: 0 after draining, 1 if an address cannot be listened on, or the system grants
+        too few descriptors.
     """
     reread = reread or (lambda: settings)
     try:
+        require_descriptors()
         if settings.workers != 1:
             from retter.process.supervisor import supervise, worker_count
 
@@ -122,7 +128,7 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
             settings, reread = replace(settings, workers=1), partial(_alone, reread)
         settings = fit_descriptors(settings)
         return run_on_loop(_serve(settings, reread), settings.event_loop)
-    except ListenError as error:
+    except (ListenError, TooFewDescriptors) as error:
         log.error("cannot-start", error=str(error))
         return 1
     except MemoryError:  # the loop itself cannot go on

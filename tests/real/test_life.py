@@ -135,10 +135,11 @@ def test_it_says_when_every_interface_is_listened_on(
     assert record.get("open_to") == open_to
 
 
-def fails(*arguments: str) -> tuple[int, list[str]]:
+def fails(*arguments: str, descriptors: int = 0) -> tuple[int, list[str]]:
     """Run RETTER to its end, which must come; return its exit code and what it said."""
+    limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors)] if descriptors else []
     done = subprocess.run(
-        [sys.executable, "-m", "retter", *arguments],
+        [*limited, sys.executable, "-m", "retter", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -158,6 +159,15 @@ def test_a_busy_port_is_one_line(proxy: RetterProgram) -> None:
 def test_an_address_of_another_machine_is_one_line() -> None:
     code, lines = fails("--listen", "192.0.2.77:8089", "--upstream", ":1")
     assert code == 1 and len(lines) == 1 and "no such address" in lines[0]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("descriptors", [12, 24])
+def test_too_few_descriptors_are_one_line(workers: str, descriptors: int) -> None:
+    arguments = ("--listen", "127.0.0.1:0", "--upstream", ":1", "--workers", workers)
+    code, lines = fails(*arguments, descriptors=descriptors)
+    assert code == 1 and len(lines) == 1
+    assert f"{descriptors} open files are too few" in lines[0] and "ulimit" in lines[0]
 
 
 @pytest.mark.parametrize("arguments", [
