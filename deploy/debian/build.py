@@ -118,7 +118,8 @@ def _environment(root: Path, level: str) -> None:
     (programs / "python").symlink_to("python3")
     script = programs / "retter"
     script.write_text(
-        f"#!/{PREFIX}/bin/python3\nimport sys\n\nfrom retter.cli import main\n\nsys.exit(main())\n"
+        f"#!/{PREFIX}/bin/python3\nimport sys\n\n"
+        "from retter.__main__ import main\n\nsys.exit(main())\n"
     )
     (root / PREFIX / "pyvenv.cfg").write_text(
         "home = /usr/bin\ninclude-system-site-packages = false\n"

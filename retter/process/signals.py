@@ -9,6 +9,7 @@ from collections.abc import Callable
 from retter.config.settings import ConfigError, Settings
 from retter.net import systemd
 from retter.net.handover import Successor
+from retter.process import early_signals
 from retter.process.descriptors import fit_descriptors
 from retter.process.running import RunningProxy
 from retter.telemetry.log import configure as configure_log
@@ -47,6 +48,7 @@ class Signals:
             self._loop.add_signal_handler(number, self._on_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_take_over)
+        early_signals.release()
 
     async def wait_for_stop(self) -> None:
         """Return when it is time to drain."""

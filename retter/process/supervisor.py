@@ -34,6 +34,7 @@ from retter.config.settings import WORKERS_MAX, ConfigError, Settings
 from retter.judgement.memory import Memory
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
+from retter.process import early_signals
 from retter.process.fleet import Do, Fleet, Step, WorkerPhase
 from retter.process.store_place import StorePlace, place_of
 from retter.process.store_rules import may_go_on, rules_to_hand_over
@@ -116,7 +117,7 @@ class Supervisor:
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
         self._rules_given: dict[str, Any] = {}  # by which our workers store, as it knows
-        self._take_over_asked = False  # while the process before still drains
+        self._take_over_asked = False  # before ours serve, or while the process before still drains
         self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
         self._watchdog = systemd.watchdog_wanted()
         self._told_alive_at = -inf
@@ -235,7 +236,11 @@ class Supervisor:
         self._do(self._fleet.tick(now, self._beats()))
         if self._left_store and self._told_serving and not self._is_shared_with_predecessor:
             self._remove_left_store()
-        if self._take_over_asked and not self._is_shared_with_predecessor:
+        if (
+            self._take_over_asked
+            and self._fleet.has_served
+            and not self._is_shared_with_predecessor
+        ):
             self._take_over_asked = False
             self._on_take_over(now)
         if self._successor is not None and now >= self._successor_by:
@@ -255,6 +260,7 @@ class Supervisor:
         for number in _SIGNALS:
             # A handler of Python's: without one, nothing is written to the socket.
             signal.signal(number, _ignore)
+        early_signals.release()
 
     def _beats(self) -> list[float]:
         return [self._shared.last_beat(self._place(index)) for index in range(self._workers)]
@@ -360,7 +366,10 @@ class Supervisor:
         return bool(self._predecessor) and os.getppid() == self._predecessor
 
     def _on_take_over(self, now: float) -> None:
-        if self._successor is not None or self._fleet.stopping or not self._fleet.has_served:
+        if self._successor is not None or self._fleet.stopping:
+            return
+        if not self._fleet.has_served:
+            self._take_over_asked = True
             return
         if self._is_shared_with_predecessor:  # a successor's workers would have the same places
             self._take_over_asked = True
@@ -487,7 +496,7 @@ class Supervisor:
     def _close_in_worker(self, ours: socket.socket, index: int) -> None:
         """Close the supervisor's own descriptors, so that the workers notice when it ends."""
         signal.set_wakeup_fd(-1)
-        for number in _SIGNALS:
+        for number in (signal.SIGTERM, signal.SIGCHLD):  # the worker ignores the others soon
             signal.signal(number, signal.SIG_DFL)
         kept = self._sockets.of(index)
         self._inheritance.close_ready()
