@@ -62,6 +62,7 @@ class Inheritance:
         self._listeners: list[socket.socket] = systemd.take_listeners()
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
         self._lent: set[str] = set()  # the previous process keeps these if this one does not serve
+        self._left: list[str] = []  # paths of lent sockets that nobody uses once this one serves
         self._ready_fd = -1
         self.store_fd = -1  # the lock of `--store`, which both have during a takeover
         self.state: socket.socket | None = None  # to the previous process, which sends its state
@@ -115,9 +116,14 @@ class Inheritance:
         return name in self._kept or name in self._lent
 
     def close_rest(self) -> list[str]:
-        """Close the sockets that nobody has taken, and return their addresses."""
+        """Close the sockets that nobody has taken, and return their addresses.
+
+        The paths of those that the previous process has lent are removed in `serving`.
+        """
         rest = [str(listener.getsockname()) for listener in self._listeners]
         for listener in self._listeners:
+            if listener.family == socket.AF_UNIX and str(listener.getsockname()) not in self._kept:
+                self._left.append(listener.getsockname())
             listener.close()
         self._listeners.clear()
         return rest
@@ -129,6 +135,10 @@ class Inheritance:
             stores_alike: This process may show what the previous one stores from now on.
         """
         self._lent.clear()
+        for path in self._left:
+            with suppress(OSError):
+                os.unlink(path)
+        self._left.clear()
         if self._ready_fd >= 0:
             with suppress(OSError):
                 os.write(self._ready_fd, _STORES_ALIKE if stores_alike else _SERVES)

@@ -603,3 +603,27 @@ def test_the_units_are_right() -> None:
     ]
     assert complaints == []
     assert shutil.which("systemd-analyze")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_path_of_a_listener_that_the_new_settings_drop_is_removed(
+    application: ApplicationProgram, programs: list[Program], short_path: Path, workers: int
+) -> None:
+    kept, dropped, admin = [short_path / name for name in ("kept", "dropped", "admin")]
+    file = short_path / "retter.toml"
+    common = f"upstream = '{application.upstream}'\nworkers = {workers}\nlog_format = 'json'\n"
+    file.write_text(f"{common}listen = ['unix:{kept}', 'unix:{dropped}']\nadmin = 'unix:{admin}'\n")
+    program = Program([sys.executable, "-m", "retter", "--config", str(file)])
+    programs.append(program)
+    program.wait_for_line(lambda line: '"serving"' in line)
+    assert kept.exists() and dropped.exists() and admin.exists()
+
+    file.write_text(f"{common}listen = ['unix:{kept}']\nadmin = 'off'\n")
+    program.signal(signal.SIGUSR2)
+    assert program.process.wait(DEADLINE_S) == 0
+    assert not dropped.exists() and not admin.exists()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(str(kept))
+        client.sendall(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
