@@ -22,12 +22,14 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from errno import EACCES, EPERM
 from struct import Struct
 from typing import BinaryIO, Final, NamedTuple
 
 from retter.config.settings import ConfigError
 
 DATA: Final = "data.mdb"
+LOCK: Final = "lock.mdb"  # of LMDB: who reads
 SECRET: Final = "secret"
 SECRET_BYTES: Final = 32
 
@@ -122,7 +124,7 @@ class Folder:
             self._look_for_faults()
         except OSError as error:
             self.close()
-            raise ConfigError(f"store: {path}: {error.strerror}") from None
+            raise cannot_use(path, error) from None
         except ConfigError:
             self.close()
             raise
@@ -306,7 +308,7 @@ class Folder:
                     os.rmdir(where)
                 continue
             with contextlib.suppress(OSError):
-                os.unlink(self.at("lock.mdb"))
+                os.unlink(self.at(LOCK))
             return where
         os.unlink(self.at(DATA))
         return ""
@@ -369,6 +371,26 @@ class Folder:
         except OSError:
             return b""
         return data if len(data) <= bytes_max else b""
+
+
+def cannot_use(shown: str, error: OSError) -> ConfigError:
+    """Return the complaint about a folder, or about the file in it that cannot be used.
+
+    Args:
+        shown: The folder as it is in the settings.
+    """
+    folder, name = os.path.abspath(os.fsencode(shown)), ""
+    if error.filename is not None:
+        at = os.path.abspath(os.fsencode(error.filename))
+        if os.path.dirname(at) == folder:
+            name = "/" + os.fsdecode(os.path.basename(at))
+    elif error.errno in (EACCES, EPERM):  # of LMDB, which names no file
+        for one in (DATA, LOCK):
+            at = os.path.join(folder, one.encode())
+            if os.path.exists(at) and not os.access(at, os.R_OK | os.W_OK):
+                name = "/" + one
+                break
+    return ConfigError(f"store: {shown}{name}: {error.strerror}")
 
 
 def is_lock_of(lock_fd: int, path: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 from retter.config.settings import ConfigError, Settings
 from retter.disk.database import Database, no_failpoint
 from retter.disk.environment import READERS_MAX, Damaged, Foreign
-from retter.disk.folder import LOOP, Folder
+from retter.disk.folder import LOOP, Folder, cannot_use
 from retter.disk.journal import Journal
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
@@ -39,7 +39,7 @@ def open_shelf(
         return open_in(folder, settings, reader, writer, clock, wall=wall, failpoint=failpoint)
     except OSError as error:
         folder.close()
-        raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
+        raise cannot_use(settings.store, error) from None
     except ConfigError:
         folder.close()
         raise

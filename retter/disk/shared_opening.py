@@ -14,7 +14,7 @@ from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
 from retter.disk.database import Database
 from retter.disk.environment import READERS_MAX, Damaged
-from retter.disk.folder import LOOP, Folder, file_system
+from retter.disk.folder import LOOP, Folder, cannot_use, file_system
 from retter.disk.journal import Journal
 from retter.disk.news import News
 from retter.disk.opening import OF_WORKERS, open_in
@@ -60,7 +60,7 @@ def prepare(settings: Settings, workers: int) -> int:
     except OSError as error:
         folder.close()
         os.close(lock_fd)
-        raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
+        raise cannot_use(settings.store, error) from None
     except ConfigError:
         folder.close()
         os.close(lock_fd)
@@ -109,7 +109,7 @@ def open_shared(
         except Damaged as error:
             raise ConfigError(f"store: {settings.store}: {error}") from None
         except OSError as error:
-            raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
+            raise cannot_use(settings.store, error) from None
         shelf = SharedShelf(
             folder, database, journal, settings, reader, writer, clock, news,
             leads=place.leads, in_memory=file_system(folder.path) in IN_MEMORY,

@@ -19,7 +19,7 @@ from retter.config.settings import ConfigError
 from retter.disk.change import NAMES_TRIED_MAX
 from retter.disk.database import Database
 from retter.disk.environment import Damaged, Full
-from retter.disk.folder import LOOP, Folder, damage_of, file_system
+from retter.disk.folder import LOOP, Folder, cannot_use, damage_of, file_system
 from retter.disk.inspection import used_by
 from retter.disk.opening import open_shelf
 from retter.store.record import BODY, STORED_AT
@@ -937,7 +937,35 @@ def test_a_disk_that_cannot_be_written_at_the_start_is_one_line(
     monkeypatch.setattr(os, "open", refused)
     with pytest.raises(ConfigError) as refusal:
         open_at(tmp_path, Clock())
-    assert str(refusal.value) == f"store: {tmp_path}: {os.strerror(number)}"
+    assert str(refusal.value) == f"store: {tmp_path}/lock: {os.strerror(number)}"
+
+
+@pytest.mark.parametrize("name", ["lock", "reading", "drops"])
+def test_a_file_of_the_store_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+    _store_pages(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError) as refused:
+        open_at(tmp_path, Clock())
+    assert str(refused.value) == f"store: {tmp_path}/{name}: Is a directory"
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+def test_a_file_that_the_database_may_not_open_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """LMDB itself says no name."""
+    _store_pages(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: not os.fsdecode(path).endswith(name))
+    denied = PermissionError(13, os.strerror(13))
+    assert str(cannot_use(str(tmp_path), denied)) == f"store: {tmp_path}/{name}: Permission denied"
+
+
+def test_a_folder_that_cannot_be_made_is_named_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as refused:
+        open_at(tmp_path / "file" / "store", Clock())
+    assert str(refused.value) == f"store: {tmp_path}/file/store: Not a directory"
 
 
 def test_nothing_writes_through_the_map(tmp_path: Path) -> None:
