@@ -149,6 +149,8 @@ def _proxy(arguments: list[str]) -> int:
             _complain(f"note: {notice}")
     with _named_as_given(effective):
         _check_complete(effective)
+        if options.check_config:
+            _check_start(effective.settings)
     if options.check_config:
         return EXIT_OK
 
@@ -321,6 +323,27 @@ def _check_complete(effective: Effective) -> None:
         from retter.net import certificates  # with ssl, which others do without
 
         certificates.check(settings)
+
+
+def _check_start(settings: Settings) -> None:
+    """Find what only the start itself would find, as far as nothing is opened for that.
+
+    Raises:
+        ConfigError: A start would be refused.
+    """
+    from retter.proxy.part_settings import check_access_log
+
+    if settings.workers != 1:
+        from retter.process.supervisor import worker_count
+        from retter.process.worker_settings import share_of
+
+        if (workers := worker_count(settings.workers)) > 1:
+            share_of(settings, workers, index=0)
+    if settings.store:
+        from retter.disk.folder import check_place
+
+        check_place(settings.store)
+    check_access_log(settings)
 
 
 def _check_apart(effective: Effective) -> None:

@@ -437,6 +437,47 @@ def test_hidden_modules_come_back() -> None:
     assert "retter_no_such_module" not in sys.modules
 
 
+# What a start would refuse
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--access-log", "{}/none/a.log"],
+            "--access-log: {}/none/a.log: No such file or directory",
+        ),
+        (["--access-log", "{}/file/a.log"], "--access-log: {}/file/a.log: Not a directory"),
+        (["--access-log", "{}"], "--access-log: {}: Is a directory"),
+        (["--store", "{}/file"], "--store: {}/file is not a folder"),
+        (["--store", "{}/file/store"], "--store: {}/file/store: Not a directory"),
+        (
+            ["--workers", "4", "--store-memory", "1MiB"],
+            "store_memory: too small for 4 workers; give at least 16MiB, or fewer --workers",
+        ),
+    ],
+)
+def test_a_check_says_what_the_start_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = [one.format(tmp_path) for one in arguments]
+    where = ["--upstream", ":1", "--listen", "127.0.0.1:0", "--admin", "off"]
+    said: list[str] = []
+    for check in (["--check-config"], []):
+        assert main([*where, *arguments, *check]) == 2
+        said.append(capsys.readouterr().err)
+    assert said == [f"retter: {message.format(tmp_path)}\n"] * 2
+
+
+def test_a_check_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for log in (str(tmp_path / "a.log"), "-"):
+        arguments = ["--access-log", log, "--store", str(tmp_path / "a" / "b"), "--workers", "2"]
+        assert main(["--check-config", "--upstream", ":1", *arguments]) == 0
+        assert capsys.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 # Secrets
 
 

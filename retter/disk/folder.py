@@ -22,7 +22,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from errno import EACCES, EPERM
+from errno import EACCES, ENOTDIR, EPERM
 from struct import Struct
 from typing import BinaryIO, Final, NamedTuple
 
@@ -104,14 +104,8 @@ class Folder:
             raise ConfigError(
                 "store_disk: a 32-bit process cannot map more than 1GiB; make it smaller"
             )
-        if (kind := file_system(self.path)) in _REMOTE:
-            raise ConfigError(
-                f"store: {path} is on a network file system ({kind}), which may change under a "
-                "mapped file; take a local folder"
-            )
+        check_place(path)
         try:
-            if os.path.lexists(self.path) and not os.path.isdir(self.path):
-                raise ConfigError(f"store: {path} is not a folder")
             os.makedirs(self.path, 0o700, exist_ok=True)
             if self._is_anothers():
                 raise ConfigError(
@@ -371,6 +365,26 @@ class Folder:
         except OSError:
             return b""
         return data if len(data) <= bytes_max else b""
+
+
+def check_place(shown: str) -> None:
+    """Check that a folder can be where `--store` says, without making it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    path = os.path.abspath(shown)
+    if (kind := file_system(path)) in _REMOTE:
+        raise ConfigError(
+            f"store: {shown} is on a network file system ({kind}), which may change under a "
+            "mapped file; take a local folder"
+        )
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise ConfigError(f"store: {shown} is not a folder")
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise ConfigError(f"store: {shown}: {os.strerror(ENOTDIR)}")
 
 
 def cannot_use(shown: str, error: OSError) -> ConfigError:

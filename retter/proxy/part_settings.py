@@ -1,7 +1,9 @@
 """The settings for each part of the proxy, at the start and after a reload."""
 
 import os
+import stat
 from collections.abc import Callable
+from errno import EISDIR, ENOTDIR
 from math import inf
 from ssl import SSLContext
 from typing import TYPE_CHECKING, TypedDict
@@ -159,6 +161,30 @@ def open_access_log(
         )
     except OSError as error:
         raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
+
+
+def check_access_log(settings: Settings) -> None:
+    """Check that there is a place for the access log, without making it.
+
+    Whether this user may write there is not checked: RETTER may run as another one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = settings.access_log
+    if path in ("", "-"):
+        return
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        if not os.path.lexists(path):
+            folder = os.path.dirname(path) or "."
+            if not stat.S_ISDIR(os.stat(folder).st_mode):
+                raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
+    except PermissionError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"access_log: {path}: {error.strerror}") from None
 
 
 def pool_options(settings: Settings) -> PoolOptions:
