@@ -408,10 +408,10 @@ SERVER_FORMS: Final = (
 # these values. Of a wrong one, it says nothing before the first connection.
 SERVER_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SERVER_OPTIONS: Final = {
-    "db": ("[0-9]{1,4}", "a number"),
-    "ssl_cert_reqs": ("none|optional|required", "none, optional or required"),
-    "ssl_check_hostname": ("(?i:true|false|yes|no|1|0)", "true or false"),
-    **dict.fromkeys(SERVER_FILES, (".+", "the path of a file")),
+    "db": (re.compile("[0-9]{1,4}"), "a number"),
+    "ssl_cert_reqs": (re.compile("none|optional|required"), "none, optional or required"),
+    "ssl_check_hostname": (re.compile("(?i:true|false|yes|no|1|0)"), "true or false"),
+    **dict.fromkeys(SERVER_FILES, (re.compile(".+"), "the path of a file")),
 }
 _PASSWORD: Final = re.compile(r"(?<=//)([^/@]*?):[^/]*(?=@)")
 
@@ -455,7 +455,7 @@ def check_server_url(text: str) -> str:
                 f"{', '.join(sorted(_SERVER_OPTIONS))}"
             )
         pattern, allowed = _SERVER_OPTIONS[name]
-        if not re.fullmatch(pattern, value):
+        if not pattern.fullmatch(value):
             raise ValueError(f"{name}: {shown(value)} is not {allowed}")
         if name.startswith("ssl_") and url.scheme != "rediss":
             raise ValueError(f"{name} is for TLS; write rediss:// in place of {url.scheme}://")
