@@ -273,6 +273,44 @@ def shows_its_client(request: RequestHead, body: bytes, head: bytes = b"") -> bo
     )
 
 
+def links_session(request: RequestHead, text: bytes) -> bool:
+    """Return whether a page or its fields lead to URLs with the id of a session, without a cookie.
+
+    Servlets, PHP and ASP.NET can keep the session of a client without cookies in all links. Whoever
+    followed them from a stored page would be in the session of another visitor. An id that the
+    request has itself is no news: the URL separates what is stored. A page that only writes about
+    such URLs has none in an attribute.
+    """
+    candidates = CANDIDATES_MAX
+    for name in _LINKED_SESSIONS:
+        place = text.find(name)
+        while place >= 0:
+            found = _linked_session(text, place)
+            if found is not None and not _sent(request, found[1]):
+                return True
+            candidates -= 1
+            if not candidates:
+                return True
+            place = text.find(name, place + len(name))
+    return False
+
+
+def _sent(request: RequestHead, value: bytes) -> bool:
+    """Return whether the URL or a cookie of a request has a value."""
+    return value in request.target or any(
+        name == b"cookie" and value in field for name, field in request.fields
+    )
+
+
+# Where the id of a session stands in a URL: `/cart;jsessionid=...`, `?PHPSESSID=...` (or a hidden
+# field of a form), and `/(S(...))/cart`. After the id, an attribute or a parameter ends.
+_LINKED_SESSIONS: Final = (b"jsessionid=", b"PHPSESSID", b"/(S(")
+_linked_session: Final = re.compile(
+    rb"(?:jsessionid=|PHPSESSID(?:=|[\"']?[ ]value=[\"']?)|/\(S\()"
+    rb"([-,.!_~0-9A-Za-z]{%d,256}+)(?=[\"'?#&/;)\\\r])" % SESSION_BYTES_MIN
+).match
+
+
 def _unlike_browsers(request: RequestHead) -> bool:
     """Return whether a field has octets that browsers never send, or a Referer or User-Agent twice.
 

@@ -30,7 +30,12 @@ from retter.store.changes import Changes
 from retter.store.forms import StoredForms
 from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
-from retter.store.personal import reflects_referer, shows_its_client, wrote_to_be_shown
+from retter.store.personal import (
+    links_session,
+    reflects_referer,
+    shows_its_client,
+    wrote_to_be_shown,
+)
 from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
@@ -503,11 +508,9 @@ class ResponseStore:
             + len(key) + len(head) + len(etag) + len(last_modified) + len(variant_key)
         )  # fmt: skip
         if not shelves.fits(owner, size + len(body)) or (
-            # The page contains a text that the client has chosen, and others would get it: all who
-            # have no cookies, or the same ones (`lang=de`).
+            # Others would get it: all who have no cookies, or the same ones (`lang=de`).
             not identity.session
-            and wrote_to_be_shown(request)
-            and self._shows_its_client(request, head, body, facts.content_coding)
+            and self._is_of_one_visitor(request, head, body, facts.content_coding)
         ):
             self._counts.refused += 1
             return False
@@ -560,6 +563,16 @@ class ResponseStore:
         if self.behind is not None:
             shelves.tell(key, now, (record, *others))
         return True
+
+    def _is_of_one_visitor(
+        self, request: RequestHead, head: bytes, body: bytes, coding: bytes
+    ) -> bool:
+        """Return whether a page has a text that its client chose, or leads into its session."""
+        if wrote_to_be_shown(request) and self._shows_its_client(request, head, body, coding):
+            return True
+        # A coded page is not decoded for this alone: each new one would cost twice as much.
+        links = links_session(request, head) or (not coding and links_session(request, body))
+        return links and request.first(b"authorization") is None
 
     def _shows_its_client(
         self, request: RequestHead, head: bytes, body: bytes, coding: bytes

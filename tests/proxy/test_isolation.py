@@ -303,6 +303,49 @@ def test_a_page_that_shows_its_client_does_not_become_that_of_others(
     assert site.ask("/", headers=others).body == "<a href=''>back</a>"
 
 
+SERVLET = "5F2A99C0D1E2B3A4955E6F708182930A"
+
+
+@pytest.mark.parametrize("others", [{}, {"Cookie": "lang=de"}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        page(f"<a href='/cart;jsessionid={SERVLET}?x=1'>cart</a>"),
+        page(f'<a href="/cart?a=b&amp;PHPSESSID={ID}">cart</a>'),
+        page(f'<form method=post><input type="hidden" name="PHPSESSID" value="{ID}" /></form>'),
+        page("", status="302 Found", Location=f"/home;jsessionid={SERVLET}"),
+        page("", status="302 Found", Location="/(S(lit3py55t21z5v55vlm25s55))/default.aspx"),
+    ],
+)
+def test_a_session_that_stands_in_the_links_alone_is_nobody_elses(
+    answer: bytes, others: dict[str, str]
+) -> None:
+    """Of an application that keeps sessions without cookies, in the URLs of its pages."""
+    site = Site(lambda _: answer)
+    site.ask("/", headers=others)
+    site.goes_down()
+    assert not site.ask("/", headers=others).stored
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "body"),
+    [
+        # The visitor's own, told apart by the URL; one person's; and an article about such URLs.
+        (f"/a;jsessionid={SERVLET}", {}, f'<a href="/b;jsessionid={SERVLET}">b</a>'),
+        ("/", {"Authorization": "Bearer 1"}, f'<a href="/b;jsessionid={SERVLET}">b</a>'),
+        ("/", {}, f"<code>http://shop.example/;jsessionid={SERVLET}</code>"),
+        ("/", {}, '<a href="/manual/session?PHPSESSID=short">PHPSESSID</a> and jsessionid=...'),
+    ],
+)
+def test_a_page_that_leads_into_no_session_of_others_is_stored(
+    target: str, fields: dict[str, str], body: str
+) -> None:
+    site = Site(lambda _: page(body))
+    site.ask(target, headers=fields)
+    site.goes_down()
+    assert site.ask(target, headers=fields).body == body
+
+
 @pytest.mark.parametrize("name", ["Refresh", "Link"])
 def test_a_page_that_leads_back_by_a_field_does_not_become_everyones(name: str) -> None:
     site = Site(lambda asked: page("wait", **{name: f"0; url={asked.fields.get('referer', '/')}"}))

@@ -15,6 +15,7 @@ from retter.store.personal import (
     carries_nonce,
     gives_cookie,
     is_personal,
+    links_session,
     reflects_referer,
     sets_cookie,
     shows_its_client,
@@ -204,6 +205,11 @@ def test_what_a_client_wrote_to_be_shown(field: str, value: str, page: str, *, s
     asked = request_head((field.lower().encode(), value.encode()))
     assert shows_its_client(asked, page.encode()) is shows
     assert not shows or wrote_to_be_shown(asked)
+
+
+def test_a_page_with_too_many_places_for_sessions_counts_as_one_that_leads_into_one() -> None:
+    assert not links_session(request_head(), b"PHPSESSID " * (CANDIDATES_MAX - 1))
+    assert links_session(request_head(), b"PHPSESSID " * CANDIDATES_MAX)
 
 
 @pytest.mark.parametrize("name", [b"referer", b"user-agent"])
