@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from retter._version import VERSION
+from retter.config.files import PAGE_BYTES_MAX, check_file
 from retter.config.load import Effective, load, nearest
 from retter.config.settings import SETTINGS, ConfigError, Setting, Settings
 from retter.config.units import parse_listen, parse_upstream, reaches
@@ -313,12 +314,7 @@ def _check_complete(effective: Effective) -> None:
 
         far_keys(settings)
     if settings.error_page:
-        try:
-            with open(settings.error_page, "rb"):
-                pass
-        except OSError as error:
-            origin = effective.origins["error_page"]
-            raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
+        check_file(effective.origins["error_page"], settings.error_page, PAGE_BYTES_MAX, pipe=True)
     if settings.uses_tls:
         from retter.net import certificates  # with ssl, which others do without
 

@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from retter.admin.message import AdminError, AdminRequest
+from retter.config.files import SECRET_BYTES_MAX, read_file
 from retter.config.settings import ConfigError, Settings
 from retter.config.units import ListenAddress, is_loopback
 
@@ -43,8 +44,11 @@ def host_of(authority: str) -> str | None:
         return None
 
 
-def read_token(settings: Settings) -> str:
+def read_token(settings: Settings, *, pipe: bool = False) -> str:
     """Return the token from the settings, or from the first line of its file.
+
+    Args:
+        pipe: The file may be a pipe: it is read only once.
 
     Raises:
         ConfigError: The file cannot be read, or contains no token.
@@ -53,11 +57,9 @@ def read_token(settings: Settings) -> str:
     if not path:
         return settings.admin_token
     try:
-        with open(path, encoding="ascii") as file:
-            token = file.readline().strip()
-    except OSError as error:
-        raise ConfigError(f"admin_token_file: {path}: {error.strerror}") from None
-    except ValueError:
+        octets = read_file("admin_token_file", path, SECRET_BYTES_MAX, pipe=pipe)
+        token = octets.decode("ascii").partition("\n")[0].strip()
+    except UnicodeDecodeError:
         token = "?"
     try:
         return Settings(admin_token=token or "?").admin_token

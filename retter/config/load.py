@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from retter.config.files import CONFIG_BYTES_MAX, read_file
 from retter.config.legacy import ALIASES
 from retter.config.settings import (
     ENVIRONMENT_PREFIX,
@@ -168,11 +169,9 @@ def _from_file(path: str, named_by: str) -> dict[str, _Given]:
 def _read_toml(path: str, named_by: str) -> dict[str, object]:
     import tomllib  # 0.7 MB; only needed with a file
 
+    octets = read_file(named_by, path, CONFIG_BYTES_MAX, pipe=True)
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{named_by}: {path}: {error.strerror}") from None
+        return tomllib.loads(octets.decode())
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deeply
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 

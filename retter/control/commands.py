@@ -95,7 +95,8 @@ def _client(options: argparse.Namespace) -> AdminClient:
         )
     where = ADMIN_DEFAULT if settings.admin == "auto" else settings.admin
     by_default = settings.admin == "auto"
-    return AdminClient(units.parse_listen(where), read_token(settings), by_default=by_default)
+    token = read_token(settings, pipe=True)
+    return AdminClient(units.parse_listen(where), token, by_default=by_default)
 
 
 def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> int:

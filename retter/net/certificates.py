@@ -7,6 +7,7 @@ are the choice of OpenSSL and the system.
 import ssl
 from typing import Final
 
+from retter.config.files import PEM_BYTES_MAX, read_file
 from retter.config.settings import ConfigError, Settings
 from retter.config.units import parse_listen, parse_upstream
 
@@ -48,11 +49,7 @@ def dns_names(der: bytes) -> list[str]:
 
 
 def _text(setting: str, path: str, wanted: str, what: str) -> str:
-    try:
-        with open(path, encoding="latin-1") as file:
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"{setting}: {path}: {error.strerror}") from None
+    text = read_file(setting, path, PEM_BYTES_MAX).decode("latin-1")
     if wanted not in text:
         raise ConfigError(f"{setting}: {path}: contains no {what} in PEM")
     return text

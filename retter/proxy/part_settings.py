@@ -12,6 +12,7 @@ from retter.base.counters import Counters
 from retter.base.wildcard import name_matcher
 from retter.breaker import BreakerSettings, FairnessMode, Mode
 from retter.compression.pipeline import Compression
+from retter.config.files import PAGE_BYTES_MAX, read_file
 from retter.config.settings import ConfigError, Settings
 from retter.config.units import parse_upstream
 from retter.http.content_coding import Negotiator
@@ -108,15 +109,11 @@ def error_page(settings: Settings) -> bytes | None:
     """Read the operator's error page, if there is one.
 
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: The file cannot be read, or is too large.
     """
     if not settings.error_page:
         return None
-    try:
-        with open(settings.error_page, "rb") as page:
-            return page.read()
-    except OSError as error:
-        raise ConfigError(f"error_page: {settings.error_page}: {error.strerror}") from None
+    return read_file("error_page", settings.error_page, PAGE_BYTES_MAX, pipe=True)
 
 
 def configure_compression(compression: Compression, settings: Settings) -> None:

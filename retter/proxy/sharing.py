@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from retter.breaker import BreakerSettings, Mode
+from retter.config.files import PEM_BYTES_MAX, SECRET_BYTES_MAX, check_file, read_file
 from retter.config.settings import WORKERS_MAX, ConfigError
 from retter.config.units import server_files
 from retter.proxy.follower import Follower
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "needs the redis package, which is not installed; pip install 'retter[shared]'"
 
-# A longer secret is a mistake.
-SECRET_BYTES_MAX: Final = 4096
-
 # Beside a disk: the last change that the responses there take into account.
 PLACE: Final = "shared-place"
 PLACE_EVERY_S: Final = 10.0
@@ -61,22 +59,14 @@ def far_keys(settings: "Settings") -> "Keys":
     from retter.far.keys import SECRET_TEXT_BYTES_MIN, Keys
 
     for option, file in server_files(settings.shared):
-        try:
-            with open(file, "rb"):
-                pass
-        except OSError as error:
-            raise ConfigError(f"shared: {option}: {file}: {error.strerror}") from None
+        check_file(f"shared: {option}", file, PEM_BYTES_MAX)
     path = settings.shared_secret
     if not path:
         raise ConfigError(
             "shared needs --shared-secret FILE, a file with the same secret on all boxes: "
             "openssl rand -hex 32"
         )
-    try:
-        with open(path, "rb") as opened:
-            secret = opened.read(SECRET_BYTES_MAX).strip()
-    except OSError as error:
-        raise ConfigError(f"shared_secret: {path}: {error.strerror}") from None
+    secret = read_file("shared_secret", path, SECRET_BYTES_MAX).strip()
     if len(secret) < SECRET_TEXT_BYTES_MIN:
         raise ConfigError(
             f"shared_secret: {path}: {len(secret)} characters are too few for a secret; at least "
