@@ -273,7 +273,7 @@ def shows_its_client(request: RequestHead, body: bytes, head: bytes = b"") -> bo
     )
 
 
-def links_session(request: RequestHead, text: bytes) -> bool:
+def links_session(request: RequestHead, head: bytes, body: bytes) -> bool:
     """Return whether a page or its fields lead to URLs with the id of a session, without a cookie.
 
     Servlets, PHP and ASP.NET can keep the session of a client without cookies in all links. Whoever
@@ -281,8 +281,12 @@ def links_session(request: RequestHead, text: bytes) -> bool:
     request has itself is no news: the URL separates what is stored. A page that only writes about
     such URLs has none in an attribute.
     """
+    return _has_sessions(request, head, _IN_FIELDS) or _has_sessions(request, body, _IN_PAGES)
+
+
+def _has_sessions(request: RequestHead, text: bytes, names: tuple[bytes, ...]) -> bool:
     candidates = CANDIDATES_MAX
-    for name in _LINKED_SESSIONS:
+    for name in names:
         place = text.find(name)
         while place >= 0:
             found = _linked_session(text, place)
@@ -304,7 +308,10 @@ def _sent(request: RequestHead, value: bytes) -> bool:
 
 # Where the id of a session stands in a URL: `/cart;jsessionid=...`, `?PHPSESSID=...` (or a hidden
 # field of a form), and `/(S(...))/cart`. After the id, an attribute or a parameter ends.
-_LINKED_SESSIONS: Final = (b"jsessionid=", b"PHPSESSID", b"/(S(")
+# ASP.NET redirects to the last form, and the links of its pages are relative. To search a page of
+# 10 KiB for a name takes 3 us.
+_IN_PAGES: Final = (b"jsessionid=", b"PHPSESSID")
+_IN_FIELDS: Final = (*_IN_PAGES, b"/(S(")
 _linked_session: Final = re.compile(
     rb"(?:jsessionid=|PHPSESSID(?:=|[\"']?[ ]value=[\"']?)|/\(S\()"
     rb"([-,.!_~0-9A-Za-z]{%d,256}+)(?=[\"'?#&/;)\\\r])" % SESSION_BYTES_MIN

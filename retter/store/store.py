@@ -571,8 +571,8 @@ class ResponseStore:
         if wrote_to_be_shown(request) and self._shows_its_client(request, head, body, coding):
             return True
         # A coded page is not decoded for this alone: each new one would cost twice as much.
-        links = links_session(request, head) or (not coding and links_session(request, body))
-        return links and request.first(b"authorization") is None
+        leads = links_session(request, head, b"" if coding else body)
+        return leads and request.first(b"authorization") is None
 
     def _shows_its_client(
         self, request: RequestHead, head: bytes, body: bytes, coding: bytes

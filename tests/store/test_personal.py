@@ -208,8 +208,8 @@ def test_what_a_client_wrote_to_be_shown(field: str, value: str, page: str, *, s
 
 
 def test_a_page_with_too_many_places_for_sessions_counts_as_one_that_leads_into_one() -> None:
-    assert not links_session(request_head(), b"PHPSESSID " * (CANDIDATES_MAX - 1))
-    assert links_session(request_head(), b"PHPSESSID " * CANDIDATES_MAX)
+    assert not links_session(request_head(), b"", b"PHPSESSID " * (CANDIDATES_MAX - 1))
+    assert links_session(request_head(), b"", b"PHPSESSID " * CANDIDATES_MAX)
 
 
 @pytest.mark.parametrize("name", [b"referer", b"user-agent"])
