@@ -376,7 +376,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _about_unknown(argument: str) -> str:
     if not argument.startswith("-"):
-        command = nearest(argument, [*COMMANDS, *CONTROL_WORDS], likeness=0.65)
+        words = [*COMMANDS, *CONTROL_WORDS, "--help", "--version"]
+        command = nearest(argument, words, likeness=0.65)
         if command is not None:
             return f"unexpected '{argument}'; did you mean retter {command}?"
         return f"unexpected '{argument}': options start with --, as in --upstream :8080"

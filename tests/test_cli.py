@@ -147,6 +147,8 @@ def test_an_error_page_that_can_be_read_is_no_error(
         (["-x"], "-x: no such option"),
         ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
         (["serve"], "unexpected 'serve': options start with --"),
+        (["help"], "unexpected 'help'; did you mean retter --help?"),
+        (["version"], "unexpected 'version'; did you mean retter --version?"),
         (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
         (["stored"], "unexpected 'stored'; did you mean retter store?"),
         (["--upstream"], "--upstream: needs a value: --upstream=VALUE"),
