@@ -1,10 +1,10 @@
-"""Hints for operators: cookies that prevent visitors from getting stored pages.
+"""Hints for operators: cookies that prevent visitors from getting stored pages, and long polls.
 
-Two kinds are common. The first is a cookie that does not identify its visitor (`popup_seen`, with a
-different number for each visitor). It makes each new visitor another owner, who has no stored
-pages. The second is a session cookie that is encrypted anew with each response. It makes another
-owner with each page. Each hint is given once, with the setting that helps. Only the operator can
-know whether this setting is safe.
+Two kinds of cookies are common. The first is one that does not identify its visitor (`popup_seen`,
+with a different number for each visitor). It makes each new visitor another owner, who has no
+stored pages. The second is a session cookie that is encrypted anew with each response. It makes
+another owner with each page. And a long poll looks like a page of an application that hangs. Each
+hint is given once, with the setting that helps. Only the operator can know whether it is safe.
 
 The names of cookies are kept and shown. Of their values, only hashes are kept, with a key of this
 process. `now` is monotonic seconds.
@@ -44,7 +44,8 @@ class Hints:
     __slots__ = ("_given", "_rolls", "_unanswered", "_values", "given")
 
     def __init__(self) -> None:
-        self.given: dict[bytes, str] = {}  # by the name of the cookie
+        # By the name of the cookie, or that of the route, which has a space in it.
+        self.given: dict[bytes, str] = {}
         self._unanswered: dict[bytes, int] = {}
         self._values: dict[bytes, set[int]] = {}
         # For each value that was set: the number of replacements in a row, and when it was set.
@@ -94,6 +95,10 @@ class Hints:
             if number >= ROLLS_MIN:
                 self.given.setdefault(cookie.name, rolling(cookie.name))
 
+    def takes_long(self, route: bytes, mean_s: float) -> None:
+        """Note a part of the site (routes.py) that is limited and takes long for each answer."""
+        self.given.setdefault(route, long_poll(route, mean_s))
+
 
 def shown(name: bytes) -> str:
     """Return a name in a form that is safe to show."""
@@ -116,6 +121,16 @@ def rolling(name: bytes) -> str:
     return (
         f"session cookie {one} changes with nearly every answer: --rolling-cookies {one} lets its "
         "visitors find their own pages (docs/security.md)"
+    )
+
+
+def long_poll(route: bytes, mean_s: float) -> str:
+    """Return the hint for a route, `GET /poll`, whose answers take long."""
+    path = shown(route.partition(b" ")[2])
+    paths = path.rstrip("*") + "*"
+    return (
+        f"an answer of {path} takes {mean_s:.0f} s, and others have to wait meanwhile: if it is "
+        f"late on purpose (a long poll), --stream-paths '{paths}' forwards it without limit"
     )
 
 

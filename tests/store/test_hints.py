@@ -3,7 +3,8 @@
 import pytest
 from structlog.testing import capture_logs
 
-from retter.process.hint_log import HintLog
+from retter.breaker import State
+from retter.process.hint_log import LONG_ANSWERS_MIN, HintLog
 from retter.store.hints import GIVEN_MAX, NAMES_MAX, ROLL_S, ROLLS_MIN, UNANSWERED_MIN, shown
 from tests.support.admin import admin_of, why
 from tests.support.frameworks import Browser, django_application, encrypting_application
@@ -83,6 +84,32 @@ def test_each_hint_is_logged_once() -> None:
         for second in (1.0, 2.0):
             log.on_second(second)
     assert [line["advice"].startswith(POPUP) for line in logs] == [True]
+
+
+def test_a_long_poll_is_noticed_when_others_wait_for_it() -> None:
+    """Not while nothing is limited, nor one that is quicker than the patience, nor a POST."""
+    site = Site(lambda asked: page("page"))
+    services = site.proxy.services
+    circuit, log = services.breaker.circuit, HintLog(services)
+    for name, took_s, answers in (
+        (b"GET /poll/*", 10.0, LONG_ANSWERS_MIN),
+        (b"GET /report", 10.0, LONG_ANSWERS_MIN - 1),
+        (b"GET /", 0.1, 100),
+        (b"OTHER /poll", 10.0, 100),
+    ):
+        route = circuit.routes.get(name, 0.0)
+        for _ in range(answers):
+            route.latency.add(took_s)
+    log.on_second(1.0)
+    assert circuit.state is State.CLOSED and not services.hints.given
+    circuit.state = State.LIMITING
+    with capture_logs() as logs:
+        log.on_second(2.0)
+        log.on_second(3.0)
+    assert [line["advice"] for line in logs] == [
+        "an answer of /poll/* takes 10 s, and others have to wait meanwhile: if it is late on "
+        "purpose (a long poll), --stream-paths '/poll/*' forwards it without limit"
+    ]
 
 
 def test_what_is_counted_is_bounded() -> None:
