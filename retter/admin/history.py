@@ -211,7 +211,7 @@ class History:
 
     def told_routes(self) -> list[tuple[str, list[int], int]]:
         """Return the routes that were requested most, for the worker that answers operators."""
-        rows = [(name, *one) for name, one in self._routes_lately().items()]
+        rows = [(name, one.latency, one.errors) for name, one in self._routes_lately().items()]
         rows.sort(key=lambda row: -sum(row[1]) - row[2])
         return rows[:ROUTES_TOLD]
 
