@@ -286,7 +286,17 @@ OTHERS: Final[dict[str, tuple[Field, ...]]] = {
         Field("entries[].withdrawn", "truth", "taken back by the application, not yet removed"),
         Field("looked_through", "integer", "URLs, so far"),
         Field("of", "integer", "URLs that are stored"),
-        Field("next", "integer?", "`skip` of the next question; null: that was all"),
+        Field(
+            "next",
+            "integer?",
+            "`skip` of the next question; null: that was all. With several workers 0 is possible: "
+            "not all is looked through yet, ask again",
+        ),
+        Field(
+            "complete",
+            "truth",
+            "with several workers: each has told all the pages that it alone has; else always true",
+        ),
     ),
     "GET /api/trips": _under("trips[]", _CHANGE),
     "POST /api/why": (

@@ -1,8 +1,9 @@
 """Requests to the admin listener: paths, methods and their handlers.
 
 Every handler reads existing figures and answers at once, except that a purge waits for a thread to
-count what it has dropped, and `why` for one to read what is stored. A new path belongs into the
-table of `Api.__init__`: GET if it changes nothing, POST if it does.
+count what it has dropped, `why` for one to read what is stored, and a list of what several workers
+have stored for one to look through it. A new path belongs into the table of `Api.__init__`: GET if
+it changes nothing, POST if it does.
 """
 
 import time
@@ -164,10 +165,14 @@ class Api:
         history = self._chart.between(begin, end, wall)
         return json_answer({"incident": found, "changes": changes, "history": history})
 
-    def _stored(self, request: AdminRequest) -> AdminAnswer:
-        from retter.admin.stored import stored_document
+    def _stored(self, request: AdminRequest) -> AdminAnswer | LaterAnswer:
+        from retter.admin.stored import stored_soon
 
-        return json_answer(stored_document(self._services, request.parameters()))
+        later = LaterAnswer()
+        stored_soon(
+            self._services, request.parameters(), lambda found: later.give(json_answer(found))
+        )
+        return later.answer or later
 
     def _metrics(self, request: AdminRequest) -> AdminAnswer:
         try:

@@ -18,7 +18,8 @@ step.
     since      from where a new worker reads each of them
     applied    changes of other boxes that some worker has applied
     figures    what each worker has counted
-    answers    a ring for each worker with what a purge has dropped near it (disk/purge_answers.py)
+    answers    a ring for each worker with what a purge has dropped near it (disk/purge_answers.py),
+               and with what it has near it for a list of pages (disk/page_answers.py)
     answered   up to where each of these rings is written
     given      who had the pages that each worker has committed last (disk/given.py)
 
@@ -59,7 +60,7 @@ GIVEN_BYTES: Final = 80 * 1024
 
 # The number of this layout. A process of another version takes over the memory only if it has the
 # same one. Add one after each change of what workers write there.
-LAYOUT: Final = 7
+LAYOUT: Final = 8
 
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096

@@ -7,6 +7,7 @@ database open (shared_opening.py); all of them read and write it.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from errno import EIO
 from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from retter.disk.change import TURN_ENTRIES, Change, count_struct, crc32, table_key, use_struct
-from retter.disk.environment import READERS_MAX, Damaged, Environment, Full
+from retter.disk.environment import READERS_MAX, Damaged, Environment, Full, figure
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
     AFTER_CHECKSUM,
@@ -201,6 +202,31 @@ class Database(Environment):
                 return
             last = some[-1][0] if values else some[-1]
             time.sleep(0)
+
+    def packed_slots(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each slot key with its packed slot; no transaction lasts from one to the next."""
+        return self._walk(self._trees.records)
+
+    def slot_without_bodies(
+        self, packed_key: bytes, now: float, wall: float, max_stale_s: float
+    ) -> Unpacked | None:
+        """Return a slot without its bodies; None if it is not there, or does not verify."""
+        return unpack(self._data(packed_key), now, wall, max_stale_s)
+
+    def amounts(self) -> tuple[int, int]:
+        """Return the number of slots and their octets, also of what other processes have written.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        try:
+            with self._env.begin() as txn:
+                meta = self._trees.meta
+                return figure(txn, meta, b"entries"), figure(txn, meta, b"bytes")
+        except lmdb.Error as error:
+            raise self.read_failure(error) from None
+        except Damaged as error:
+            raise OSError(EIO, str(error)) from None
 
     def slots(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None]]:
         """Yield each slot key with its slot, without bodies; None if the slot does not verify."""

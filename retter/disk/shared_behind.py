@@ -4,7 +4,7 @@ It is a `WriteBehind` that tells the others the removals of this worker, and ign
 the others have removed (news.py).
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from math import inf
 from typing import Final
@@ -59,6 +59,8 @@ class SharedBehind(WriteBehind):
         # Called with what a purge of another worker has dropped here: its place, the number of the
         # purge, and keys, of which some may be there twice.
         self.on_dropped: Callable[[int, int, list[bytes]], None] = lambda place, number, keys: None
+        # Returns what is near this worker, for a list of all pages.
+        self.near: Callable[[], Mapping[bytes, Slot]] = dict
         self._held: set[bytes] | None = None  # keys with entries that wait for release(), if any
 
     # -- what this worker removes
@@ -325,3 +327,4 @@ def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
 
     news.on_removals, news.on_asked, news.on_committed = apply, answer, read_again
     behind.on_kept = forget
+    behind.near = lambda: store.shelves.slots

@@ -12,18 +12,20 @@ from typing import Any, Final
 from retter.config.settings import Settings
 from retter.disk.change import in_turns, table_key
 from retter.disk.database import Database, Done
-from retter.disk.folder import Folder
+from retter.disk.folder import WRITER, Folder
 from retter.disk.given import Given
 from retter.disk.journal import Journal
 from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.news import News
+from retter.disk.page_answers import PageAnswers, Wanted
+from retter.disk.page_list import Listing, PageList, Source
 from retter.disk.purge_answers import PurgeAnswers
 from retter.disk.shared_behind import SharedBehind
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
 from retter.store.packing import UnpackedSlot
 from retter.store.purge_count import PurgeCount
-from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Batch
+from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Batch, Slot
 
 # Keys whose last read is remembered. 12 octets each.
 NOTES_MAX: Final = 100_000
@@ -116,6 +118,21 @@ class SharedShelf(DiskShelf):
         self._given = Given(news.shared, news.place)
         self._answers = PurgeAnswers(news.shared, news.place)
         self.shared_behind.on_dropped = self._answer
+        self._pages = PageList(
+            Source(
+                database,
+                writer,
+                clock,
+                self.wall,
+                lambda: self.max_stale_s,
+                self._near,
+                self.shared_behind.checked,
+                lambda: not self.trouble,
+                self._reading,
+            ),
+            PageAnswers(news.shared, news.place),
+            news.place,
+        )
 
     def start(self) -> None:
         """Do nothing: there is no list of keys to make."""
@@ -148,6 +165,7 @@ class SharedShelf(DiskShelf):
         self.shared_behind.tick(now)
         if self.behind.gathers:
             self.behind.gathers = self._answers.gather(self._clock())
+        self._pages.tick()
         super().tick(now)
 
     # -- counting what a purge drops
@@ -180,3 +198,29 @@ class SharedShelf(DiskShelf):
             return self._database.has(slot_key)
         except OSError:
             return False
+
+    # -- listing what all workers have
+
+    def list_pages(
+        self, wanted: Wanted, skip: int, rows_max: int, done: Callable[[Listing], None]
+    ) -> None:
+        """List stored pages of all workers; see `PageList.ask`."""
+        self._pages.ask(wanted, skip, rows_max, done)
+
+    def _near(self) -> tuple[list[bytes], Callable[[bytes], Slot]]:
+        """Return the keys near this worker, and what gives the variants of one, in any thread."""
+        self.news.look(self._clock())  # else what others have just removed would be near
+        near = self.shared_behind.near()
+        waits = {key: slot for key, slot in self.behind.waiting().items() if key not in near}
+
+        def slot_of(key: bytes) -> Slot:
+            return near.get(key) or waits.get(key, ())
+
+        return [*near, *waits], slot_of
+
+    def _reading(self, read: Callable[[], Any]) -> Any:
+        self._folder.enter(WRITER)
+        try:
+            return read()
+        finally:
+            self._folder.leave(WRITER)

@@ -346,6 +346,20 @@ def key_of_packed(data: bytes | memoryview) -> bytes:
     return bytes(data[at : at + length])
 
 
+def newest_of_packed(data: bytes) -> tuple[bytes, float] | None:
+    """Return the key of a packed slot, and when its first variant was stored (wall), unverified.
+
+    None if it is damaged.
+    """
+    try:
+        _, _, marked, length = _slot.unpack_from(data, CHECKSUM_BYTES)
+        at = CHECKSUM_BYTES + _slot.size
+        stored_wall: float = _variant.unpack_from(data, at + length + 8 * marked)[2]
+    except StructError:
+        return None
+    return (data[at : at + length], stored_wall) if isfinite(stored_wall) else None
+
+
 def superseded(data: bytes) -> bytes:
     """Return a packed slot whose variants are all marked as superseded; empty if it is damaged."""
     unpacked = unpack(data, 0.0, 0.0, 0.0)

@@ -454,6 +454,17 @@ class WriteBehind:
         """The number of keys whose change is not on disk."""
         return len(self._slots) + (len(self._under_way.slots) if self._under_way else 0)
 
+    def waiting(self) -> dict[bytes, Slot]:
+        """Return the entries that are not on disk yet, by key."""
+        found = {key: waits.slot for key, waits in self._slots.items() if waits.slot}
+        batch = self._under_way
+        for key, waits in () if batch is None else batch.slots.items():
+            if waits.slot and key not in self._slots:
+                passed = self._passed(key, Found(waits.slot, waits.marks))
+                if passed is not None:
+                    found[key] = passed.slot
+        return found
+
     @property
     def is_clean(self) -> bool:
         """Whether all changes are on disk."""

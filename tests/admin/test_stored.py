@@ -1,12 +1,19 @@
 """The list of stored pages."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from retter.admin.stored import LOOKED_AT_MAX, ROWS_MAX, SKIP_MAX
-from tests.support.admin import FakeAdmin, admin_of
+from retter.base.worker_place import WorkerPlace
+from tests.support.admin import FakeAdmin, admin_of, replies, request
+from tests.support.disk_of_workers import Crew
 from tests.support.harness import get, reply
+from tests.support.heads import response_head
+from tests.support.stores import ALICE, put
+from tests.support.stores import request as request_for
 
 
 def ask(admin: FakeAdmin, query: str = "") -> dict[str, Any]:
@@ -83,3 +90,63 @@ def test_of_a_very_large_store_the_newest_are_looked_through() -> None:
 def test_wrong_questions(query: str) -> None:
     with admin_of() as admin:
         assert admin.ask(f"/api/stored?{query}").status == 400
+
+
+# Several workers
+
+
+@pytest.fixture
+def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
+    made = Crew(tmp_path / "store", monkeypatch)
+    yield made
+    made.close()
+
+
+def test_with_workers_it_lists_what_all_of_them_have(crew: Crew) -> None:
+    first, second = crew.workers
+    count = ROWS_MAX + 3
+    for number in range(count):
+        crew.clock.now += 1
+        asked = request_for(target=b"/%d" % number)
+        if number == 5:
+            asked = request_for(ALICE, target=b"/%d" % number)
+        worker = second if number % 2 else first
+        assert put(worker.store, asked, response_head(), b"page", crew.clock.now)
+    first.shelf.flush()
+    crew.clock.now += 10
+    with admin_of(place=WorkerPlace(0, 2, 0, crew.shared)) as admin:
+        admin.proxy.services.disk = first.shelf
+
+        def listed(query: str) -> dict[str, Any]:
+            crew.beat()
+            peer = admin.connect()
+            peer.sends(request(f"/api/stored?{query}"))
+            assert peer.received() == b"", "the other one has not told what it has"
+            crew.tick()
+            (answer,) = replies(peer.received())
+            peer.resets()
+            assert answer.status == 200
+            found: dict[str, Any] = answer.json
+            return found
+
+        found = listed("")
+        assert (found["of"], found["looked_through"], found["next"]) == (count, count, ROWS_MAX)
+        assert [one["url"] for one in found["entries"]] == [
+            f"a.b/{number}" for number in range(count - 1, 2, -1)
+        ]
+        assert found["entries"][0] == {
+            "url": f"a.b/{count - 1}", "owner": "everyone", "status": 200,
+            "age_s": pytest.approx(10, abs=0.5), "bytes": 4, "variants": 1,
+            "superseded": False, "withdrawn": False,
+        }  # fmt: skip
+        assert found["complete"] is True
+        rest = listed(f"skip={found['next']}")
+        assert [one["url"] for one in rest["entries"]] == ["a.b/2", "a.b/1", "a.b/0"]
+        assert rest["next"] is None
+        own = listed("owner=private")
+        assert [(one["url"], one["owner"]) for one in own["entries"]] == [("a.b/5", "private")]
+        assert "alice" not in str(own)
+        assert [one["url"] for one in listed("search=/51")["entries"]] == ["a.b/51"]
+        assert listed("owner=everyone&search=/5&skip=50")["entries"] == []
+        assert admin.ask("/api/stored?owner=me").status == 400
+        admin.proxy.services.disk = None

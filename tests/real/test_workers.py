@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,40 @@ def test_a_purge_counts_each_page_of_all_workers_once(
             assert fetch(port, "GET", f"/echo/{number}").status == 200
         answer = fetch(admin, "POST", "/api/purge", form, body)
         assert json.loads(answer.body) == {"purged": pages, "complete": True}
+
+
+def test_a_list_of_what_is_stored_has_each_page_of_all_workers_once(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    admin, count = free_port(), 120
+    words = ("--upstream", application.upstream, "--workers", "2", "--admin", f"127.0.0.1:{admin}")
+    port = start_retter(*words).port
+    for number in range(count):
+        cookie = {"Cookie": "PHPSESSID=0123456789abcdef"} if number % 2 else {}
+        assert fetch(port, "GET", f"/echo/{number}", cookie).status == 200
+
+    def listed(query: str = "") -> tuple[list[str], int]:
+        urls: list[str] = []
+        ages: list[float] = []
+        skip = 0
+        while True:
+            answer = fetch(admin, "GET", f"/api/stored?skip={skip}&{query}")
+            assert answer.status == 200 and b"0123456789abcdef" not in answer.body
+            found = json.loads(answer.body)
+            assert found["complete"] and len(found["entries"]) <= 50
+            urls += [one["url"].partition("/")[2] for one in found["entries"]]
+            ages += [one["age_s"] for one in found["entries"]]
+            if not found["next"]:
+                assert all(a <= b + 0.2 for a, b in pairwise(ages)), "the newest first"
+                return sorted(urls), found["of"]
+            skip = found["next"]
+
+    wanted = sorted([f"echo/{number}" for number in range(count)])
+    private = [one for one in wanted if int(one[-1]) % 2]
+    assert listed() == (wanted, count), "also those that no worker has written yet"
+    assert listed("owner=private") == (private, count)
+    assert listed("search=echo/11") == ([one for one in wanted if "echo/11" in one], count)
+    eventually(lambda: listed() == (wanted, count), "the same when all are written")
 
 
 def test_what_is_stored_while_a_successor_starts_is_there_afterwards(

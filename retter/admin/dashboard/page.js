@@ -708,7 +708,8 @@ async function lookThrough(skip) {
   $("stored-rows").append(...found.entries.map(storedRow));
   further = found.next;
   $("stored-more").hidden = further === null;
-  text("stored-words", `${count(found.looked_through)} of ${count(found.of)} looked through, the newest first`);
+  const lacks = found.complete === false ? "; some pages of a worker are missing" : "";
+  text("stored-words", `${count(found.looked_through)} of ${count(found.of)} looked through, the newest first${lacks}`);
 }
 function storedRow(one) {
   const row = make("tr"), last = make("td"), notes = [];
