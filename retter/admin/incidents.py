@@ -39,6 +39,12 @@ class Totals(NamedTuple):
             self.spared - before.spared,
         )
 
+    @property
+    def shows_trouble(self) -> bool:
+        """Whether a visitor got no answer of the application that was good."""
+        both = self.gets.plus(self.others)
+        return bool(self.spared or both.refused or both.failed or both.gave_up)
+
 
 class Incident:
     """One spell of trouble."""
@@ -147,6 +153,8 @@ class Incidents:
         """
         if TONES.index(situation.tone) >= _TROUBLE:
             if self.present is None:
+                if situation.row == "caught up" and not totals.since(before).shows_trouble:
+                    return None  # an operator has released the circuit
                 self.count += 1
                 self.present = Incident(self.count, at, wall, before)
                 self._kept.append(self.present)

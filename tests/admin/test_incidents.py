@@ -91,6 +91,20 @@ def test_the_end_of_a_trouble_is_not_its_cause() -> None:
     assert [each["row"] for each in one["causes"]] == ["limiting"]
 
 
+def test_a_circuit_that_an_operator_has_released_is_no_incident() -> None:
+    """It is LIMITING for a moment; stored pages of before were the operator's order."""
+    end = replace(BAD, row="caught up", tone="busy", now="It has caught up.")
+    quiet = Totals(Answers(fresh=9, stored=7))
+    incidents = Incidents()
+    incidents.note(end, 1.0, 1001.0, Totals(), quiet)
+    assert (incidents.all(), incidents.present) == ([], None)
+    # But trouble too short to be seen leaves this moment alone behind it.
+    for trouble in (quiet._replace(spared=1), quiet._replace(others=Answers(refused=1))):
+        incidents = Incidents()
+        incidents.note(end, 1.0, 1001.0, Totals(), trouble)
+        assert [one["rows"] for one in incidents.all()] == [["caught up"]]
+
+
 def test_an_incident_says_that_it_is_calm_before_it_is_over() -> None:
     incidents = Incidents()
     incidents.note(BAD, 0.0, 1000.0, Totals(), Totals())
