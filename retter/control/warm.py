@@ -24,6 +24,8 @@ BUSY_POLL_S: Final = 1.0
 # After this many failures in a row, the command ends.
 FAILURES_MAX: Final = 10
 FAILURES_NAMED_MAX: Final = 5  # URLs in the report
+# Each of several workers tells the first one what it has once a second.
+WORKERS_LATE_S: Final = 1.5
 
 # As browsers request a page: what is stored for other programs is not shown to them.
 FIELDS: Final = {
@@ -152,6 +154,15 @@ def _reason(error: Exception) -> str:
     """Return what an error says, on one line: its own words may be a peer's, or none."""
     said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return words.printable(said.replace("\n", " "))
+
+
+def state_at_the_end(look: Callable[[], State], sleep: Callable[[float], None]) -> State:
+    """Return the state of RETTER in which all that was requested is counted."""
+    state = look()
+    if "workers" not in state:
+        return state
+    sleep(WORKERS_LATE_S)
+    return look()
 
 
 class Visitor:

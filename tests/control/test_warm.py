@@ -198,6 +198,15 @@ def test_it_waits_while_the_application_is_busy() -> None:
     assert result.waited_s == 2 * warm.BUSY_POLL_S
 
 
+def test_pages_are_counted_when_all_workers_have_told_what_they_have() -> None:
+    waited: list[float] = []
+    states = iter([CALM | {"workers": [], "store": 1}, CALM | {"store": 2}, CALM])
+    assert warm.state_at_the_end(lambda: next(states), waited.append)["store"] == 2
+    assert waited == [warm.WORKERS_LATE_S]
+    assert warm.state_at_the_end(lambda: next(states), waited.append) is CALM, "one process"
+    assert len(waited) == 1
+
+
 def test_it_ends_when_its_time_is_over() -> None:
     result, requested = run({}, states=lambda: CALM | {"state": "OPEN"}, seconds=30)
     assert requested == []
