@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from retter._version import VERSION
 from retter.config.files import PAGE_BYTES_MAX, check_file
-from retter.config.load import Effective, load, nearest
+from retter.config.load import Effective, load, named_as_given, nearest
 from retter.config.settings import SETTINGS, ConfigError, Setting, Settings
 from retter.config.units import parse_listen, parse_upstream, reaches
 
@@ -95,6 +95,19 @@ refused, 2 wrong setting.
 # Packages that a start needs. Without one of them RETTER has only been unpacked.
 _NEEDED = ("h11", "structlog")
 
+# What other programs have commands for.
+_STARTS = "RETTER starts without a command: retter --listen :80 --upstream :8080"
+_PID = "retter status shows the PID"
+_INSTEAD = {
+    "run": _STARTS,
+    "serve": _STARTS,
+    "start": _STARTS,
+    "check": "retter --config FILE --check-config checks settings",
+    "stop": f"kill -TERM PID stops RETTER; {_PID}",
+    "reload": f"kill -HUP PID reads settings and certificates again; {_PID}",
+    "restart": f"kill -USR2 PID starts a new process that takes over; {_PID}",
+}
+
 # Words that talk to a RETTER that runs.
 CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume", "warm")
 
@@ -148,7 +161,7 @@ def _proxy(arguments: list[str]) -> int:
         _print(table(effective))
         for notice in effective.notices:
             _complain(f"note: {notice}")
-    with _named_as_given(effective):
+    with named_as_given(effective):
         _check_complete(effective)
         if options.check_config:
             _check_start(effective.settings)
@@ -160,22 +173,8 @@ def _proxy(arguments: list[str]) -> int:
         _check_complete(again)
         return again.settings
 
-    with _named_as_given(effective):
+    with named_as_given(effective):
         return _run(effective, reread)
-
-
-@contextmanager
-def _named_as_given(effective: Effective) -> Generator[None, None, None]:
-    """Name a setting in a complaint as it was given: as an option, a variable or a key."""
-    try:
-        yield
-    except ConfigError as error:
-        name, colon, rest = str(error).partition(": ")
-        flags = {setting.field: setting.flag for setting in SETTINGS}
-        if not colon or name not in flags:
-            raise
-        origin = effective.origins[name]
-        raise ConfigError(f"{flags[name] if origin == 'default' else origin}: {rest}") from None
 
 
 def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
@@ -375,6 +374,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _about_unknown(argument: str) -> str:
+    if argument in _INSTEAD:
+        return f"unexpected '{argument}': {_INSTEAD[argument]}"
     if not argument.startswith("-"):
         words = [*COMMANDS, *CONTROL_WORDS, "--help", "--version"]
         command = nearest(argument, words, likeness=0.65)

@@ -146,7 +146,10 @@ def test_an_error_page_that_can_be_read_is_no_error(
         (["--up", ":1"], "--up: no such option"),
         (["-x"], "-x: no such option"),
         ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
-        (["serve"], "unexpected 'serve': options start with --"),
+        (["serve"], "unexpected 'serve': RETTER starts without a command: retter --listen :80"),
+        (["check"], "unexpected 'check': retter --config FILE --check-config checks settings"),
+        (["stop"], "unexpected 'stop': kill -TERM PID stops RETTER; retter status shows the PID"),
+        (["nginx"], "unexpected 'nginx': options start with --"),
         (["help"], "unexpected 'help'; did you mean retter --help?"),
         (["version"], "unexpected 'version'; did you mean retter --version?"),
         (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
@@ -504,7 +507,10 @@ def test_an_admin_listener_for_other_machines_needs_a_token(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = complaint(capsys, "--upstream", ":8080", "--admin", ":9090")
-    assert said == "--admin :9090 is open to other machines and therefore needs --admin-token"
+    assert (
+        said
+        == "--admin :9090 is open to other machines and therefore needs a token: --admin-token-file"
+    )
     said = complaint(
         capsys, "--upstream", ":8080", "--admin-token", "x" * 16, "--admin-token-file", "t"
     )

@@ -1,6 +1,7 @@
 """Settings from flags, variables and the file, in this order, and the origin of each value."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,6 +51,20 @@ def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> 
         for setting in SETTINGS
     }
     return Effective(settings, origins, tuple(notices))
+
+
+@contextmanager
+def named_as_given(effective: Effective) -> Generator[None, None, None]:
+    """Name a setting in a complaint as it was given: as an option, a variable or a key."""
+    try:
+        yield
+    except ConfigError as error:
+        name, colon, rest = str(error).partition(": ")
+        flags = {setting.field: setting.flag for setting in SETTINGS}
+        if not colon or name not in flags:
+            raise
+        origin = effective.origins[name]
+        raise ConfigError(f"{flags[name] if origin == 'default' else origin}: {rest}") from None
 
 
 def _settings(given: Mapping[str, _Given]) -> Settings:
@@ -138,12 +153,18 @@ def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
 
     They are not errors: Kubernetes sets RETTER_PORT and others for a service called retter.
     """
-    known = {setting.variable for setting in SETTINGS} | {alias.variable for alias in ALIASES}
-    unknown = [
-        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    prefix = ENVIRONMENT_PREFIX  # all have it in common: it says nothing about likeness
+    known = [setting.variable for setting in SETTINGS] + [alias.variable for alias in ALIASES]
+    names = {name.removeprefix(prefix) for name in known}
+    unknown = sorted(
+        {name.removeprefix(prefix) for name in environment if name.startswith(prefix)} - names
+    )
+    near = [(name, nearest(name, names, likeness=0.75)) for name in unknown]
+    return [
+        f"{prefix}{name} is not a setting; did you mean {prefix}{guess}?"
+        for name, guess in near
+        if guess
     ]
-    near = [(name, nearest(name, known, likeness=0.85)) for name in sorted(unknown)]
-    return [f"{name} is not a setting; did you mean {guess}?" for name, guess in near if guess]
 
 
 def _from_file(path: str, named_by: str) -> dict[str, _Given]:

@@ -855,7 +855,9 @@ class Settings:
         address = units.parse_listen(self.admin)
         if address.kind == "tcp" and not units.is_loopback(address.host):
             raise Contradiction(
-                "admin", "is open to other machines and therefore needs", "admin_token"
+                "admin",
+                "is open to other machines and therefore needs a token:",
+                "admin_token_file",  # users of the machine see a token on the command line
             )
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from retter.admin.auth import read_token
 from retter.config import units
 from retter.config.kinds import count
-from retter.config.load import load
+from retter.config.load import load, named_as_given
 from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
 from retter.control import site, words
 from retter.control.client import AdminClient, ControlError, Mistaken, Unreachable
@@ -95,7 +95,8 @@ def _client(options: argparse.Namespace) -> AdminClient:
         )
     where = ADMIN_DEFAULT if settings.admin == "auto" else settings.admin
     by_default = settings.admin == "auto"
-    token = read_token(settings, pipe=True)
+    with named_as_given(effective):
+        token = read_token(settings, pipe=True)
     return AdminClient(units.parse_listen(where), token, by_default=by_default)
 
 
@@ -222,7 +223,7 @@ def _warm(client: AdminClient, options: argparse.Namespace) -> int:
     finally:
         progress.end()
         visitor.close()
-    store = client.state()["store"]
+    store = warm.state_at_the_end(client.state, time.sleep)["store"]
     document = {**dataclasses.asdict(result), "entries": store["entries"], "bytes": store["bytes"]}
     _show(document, options, warm.report(result, before, store))
     return EXIT_FAILED if result.reason or not result.good else EXIT_OK

@@ -132,6 +132,16 @@ def test_a_command_takes_its_token_from_a_pipe(capsys: pytest.CaptureFixture[str
     os.close(writer)
     where = ["--admin", "unix:/none/admin", "--admin-token-file", f"/dev/fd/{reader}"]
     assert main(["status", *where]) == 1  # nobody is there
-    assert "admin_token_file" not in capsys.readouterr().err
+    assert "token-file" not in capsys.readouterr().err
     assert os.read(reader, 1) == b"", "it was read"
     os.close(reader)
+
+
+def test_a_command_names_its_token_file_as_it_was_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["status", "--admin-token-file", "/none/t"]) == 2
+    assert capsys.readouterr().err.startswith("retter: --admin-token-file: /none/t: No such file")
+    monkeypatch.setenv("RETTER_ADMIN_TOKEN_FILE", "/none/t")
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err.startswith("retter: RETTER_ADMIN_TOKEN_FILE: /none/t: ")

@@ -681,6 +681,7 @@ def test_a_wrong_old_variable_is_named(variable: str, text: str, message: str) -
 def test_a_misspelt_variable_is_reported_and_others_are_left_alone() -> None:
     environment = {
         "RETTER_UPSTREAN": ":80",
+        "RETTER_FOO": "1",  # not RETTER_LOOP
         "RETTER_SERVICE_HOST": "10.0.0.1",  # set by Kubernetes
         "RETTER_PORT": "tcp://10.0.0.1:8089",
         "RETTER_PORT_8089_TCP_ADDR": "10.0.0.1",

@@ -114,7 +114,7 @@ def test_other_machines_need_a_token(
     arguments = ("--upstream", application.upstream, "--admin", "0.0.0.0:0")
     program = start_retter(*arguments)
     assert program.wait() == 2
-    assert "--admin 0.0.0.0:0 is open to other machines and therefore needs --admin-token" in (
+    assert "--admin 0.0.0.0:0 is open to other machines and therefore needs a token" in (
         program.output
     )
     assert start_retter(*arguments, "--admin-token-file", str(tmp_path / "none")).wait() == 2
