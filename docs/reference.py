@@ -152,7 +152,7 @@ def _filled(text: str) -> str:
 MAN_HEAD: Final = r""".\" Made from retter/config/settings.py by `make reference`: change it there.
 .TH RETTER 1 2026-11-23
 .SH NAME
-retter \- keep a web site answering while its application is drowning
+retter \- a reverse proxy that keeps a web site answering while its application is overloaded
 .SH SYNOPSIS
 .B retter
 .B \-\-listen
