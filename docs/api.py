@@ -146,7 +146,9 @@ STATE: Final[tuple[Field, ...]] = (
     Field(
         "workers[].memory.mapped_bytes", "integer", "of it, files and shared memory", always=False
     ),
-    Field("incidents[].number", "integer", "counted from the first one; the state has the last ten"),
+    Field(
+        "incidents[].number", "integer", "counted from the first one; the state has the last ten"
+    ),
     Field("incidents[].began", "number", "time of day"),
     Field("incidents[].ended", "number?", "time of day; null: it goes on"),
     Field("incidents[].calm", "truth", "no trouble at present: over unless it comes back in 30 s"),

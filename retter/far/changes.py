@@ -8,6 +8,7 @@ bring back what the logout has dropped.
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from struct import Struct
@@ -74,6 +75,25 @@ def message_of(data: bytes) -> Message | None:
         return Message(str(said["box"]), removals, orders, names)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def keep_last_orders(messages: Sequence[Message]) -> None:
+    """Remove every order that a later one in these messages replaces.
+
+    A box that begins hears the orders of a day at once. One that is over, or was withdrawn, must
+    not hold its circuit even for a moment. An order may be told twice: the first time counts.
+    """
+    last: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
+    for message in messages:
+        for order in message.orders:
+            kind, name = str(order.get("order")), str(order.get("id"))
+            if name not in known:
+                known.add(name)
+                last["pause" if kind == "resume" else kind] = order
+    kept = {id(order) for order in last.values()}
+    for message in messages:
+        message.orders = [order for order in message.orders if id(order) in kept]
 
 
 def place_of(stream_id: bytes) -> bytes:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
-from retter.far.changes import NO_PLACE, Effect, Heard, Message
+from retter.far.changes import NO_PLACE, Effect, Heard, Message, keep_last_orders
 from retter.far.keys import Keys
 from retter.far.outbox import Outbox, passed
 from retter.far.pace import Pace
@@ -250,6 +250,7 @@ class FarShelf:
     def _take_messages(self, outcome: RoundResult) -> None:
         for place, purge in outcome.purges:
             self.heard.note_purge(place, purge)
+        keep_last_orders([message for _, message in outcome.messages])
         for place, message in outcome.messages:
             if place != NO_PLACE:
                 self.heard.note(place, message.removals)

@@ -125,7 +125,7 @@ def part_of(settings: BreakerSettings, boxes: int) -> BreakerSettings:
 
 def tell_circuit(services: Services, mode: Mode, seconds: float) -> None:
     """Tell the other boxes that an operator has forced the circuit."""
-    # A box that begins later receives all orders of a day, one after the other.
+    # A box that begins later receives the last order of a day.
     _tell(services, "circuit", DAY_S if mode is Mode.AUTO else seconds, mode=mode.value)
 
 

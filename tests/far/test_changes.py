@@ -3,7 +3,7 @@
 import pytest
 
 from retter.far import changes
-from retter.far.changes import NO_PLACE, Effect, Heard, place_of
+from retter.far.changes import NO_PLACE, Effect, Heard, Message, keep_last_orders, place_of
 from retter.store.write_behind import Purge, Removals
 
 OWNER = b"o" * 16
@@ -57,3 +57,18 @@ def test_too_many_purges_count_for_everything(monkeypatch: pytest.MonkeyPatch) -
         heard.note_purge(place, Purge(b"a.b/other", None, None))
     assert heard.effect_on(PUBLIC, (), NO_PLACE) is Effect.GONE
     assert heard.effect_on(PUBLIC, (), BEFORE) is Effect.VALID
+
+
+def test_of_orders_that_are_heard_together_the_last_of_each_kind_counts() -> None:
+    told = [
+        {"order": "pause", "id": "a"},
+        {"order": "circuit", "mode": "open", "id": "b"},
+        {"order": "resume", "id": "c"},
+        {"order": "circuit", "mode": "auto", "id": "d"},
+        {"order": "circuit", "mode": "open", "id": "b"},  # told twice
+        {"order": "dance", "id": "e"},  # of a later version
+    ]
+    messages = [Message("one", orders=[order]) for order in told]
+    keep_last_orders([*messages, Message("one", orders=[])])
+    kept = [order["id"] for message in messages for order in message.orders]
+    assert kept == ["c", "d", "e"]

@@ -243,6 +243,24 @@ def test_orders_of_an_operator_hold_at_all_boxes(boxes: Boxes) -> None:
     assert late.breaker.circuit.mode is Mode.AUTO
 
 
+def test_a_box_that_begins_obeys_no_order_that_was_replaced(boxes: Boxes) -> None:
+    one = boxes.proxies[0].services
+    tell_circuit(one, Mode.OPEN, 60.0)
+    boxes.pass_time(0.5)
+    tell_circuit(one, Mode.AUTO, 600.0)
+    boxes.pass_time(0.5)
+    late = boxes.add().services.breaker.circuit
+    boxes.pass_time(0.5)
+    assert (late.mode, late.counts.transitions) == (Mode.AUTO, 0), "not held open for a moment"
+    tell_circuit(one, Mode.OPEN, 600.0)
+    boxes.pass_time(0.5)
+    tell_circuit(one, Mode.CLOSED, 2.0)
+    boxes.pass_time(3.0)
+    later = boxes.add().services.breaker.circuit
+    boxes.pass_time(0.5)
+    assert later.mode is Mode.AUTO, "as the others, since the last order is over"
+
+
 def test_an_order_that_nobody_understands_or_that_is_over_changes_nothing(boxes: Boxes) -> None:
     one, other = [proxy.services for proxy in boxes.proxies]
     assert one.far is not None
@@ -255,7 +273,7 @@ def test_an_order_that_nobody_understands_or_that_is_over_changes_nothing(boxes:
         {"order": "resume", "until": soon},
     ):
         one.far.tell_order(order)
-    boxes.pass_time(0.5)
+        boxes.pass_time(0.5)
     circuit = other.breaker.circuit
     assert circuit.mode is Mode.AUTO and circuit.paused_until is None
 
