@@ -1,9 +1,10 @@
 """Message bodies: counted when framed by length, decoded here when chunked.
 
 A body of known length is only counted. A chunked one is read by a small state machine that accepts
-exactly the grammar of RFC 9112 section 7.1 (framing_rules.py lists where h11 accepts more). It is
-chunked anew for the other side, so that the recipient never sees the sender's chunks. h11 would
-copy each octet twice and be cheaper nowhere; tests/http/test_chunked.py compares the two.
+exactly the grammar of RFC 9112 section 7.1 (framing_rules.py lists where h11 accepts more), and in
+responses blanks after a chunk size. It is chunked anew for the other side, so that the recipient
+never sees the sender's chunks. h11 would copy each octet twice and be cheaper nowhere;
+tests/http/test_chunked.py compares the two.
 """
 
 import re
@@ -64,16 +65,22 @@ _SIZE, _DATA, _CRLF, _TRAILERS, _NOTHING = _Expected
 
 
 class ChunkedDecoder:
-    """Decodes one chunked body, which may arrive in any pieces (RFC 9112 section 7.1.3)."""
+    """Decodes one chunked body, which may arrive in any pieces (RFC 9112 section 7.1.3).
 
-    __slots__ = ("_expected", "_extensions", "_left", "_rest", "_waiting", "trailers")
+    Args:
+        padded: Blanks may follow a chunk size. Some applications write each size with the same
+            width, and every proxy and browser reads that alike. In requests it is an error.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_expected", "_extensions", "_left", "_padded", "_rest", "_waiting", "trailers")
+
+    def __init__(self, *, padded: bool = False) -> None:
+        self._padded = padded
         self._waiting: ReadBuffer | None = None  # an incomplete line, or trailers
         self._rest = b""  # the octets after the body
         self._expected = _SIZE
         self._left = 0  # octets of the present chunk that are still missing
-        self._extensions = 0  # octets of extensions minus octets of data, at least 0
+        self._extensions = 0  # octets of such lines minus octets of data, at least 0
         self.trailers: list[tuple[bytes, bytes]] = []
 
     @property
@@ -152,11 +159,14 @@ class ChunkedDecoder:
                 raise BodyMalformed("a malformed chunk size")
             return 0
         line = data[at:end]
+        octets, alone = len(line), line.isalnum()
+        if self._padded and not alone:
+            line = line.rstrip(b" \t")
         size = _size_of(line) if len(line) <= CHUNK_SIZE_BYTES_MAX else chunk_size_of(line)
         if size is None:
             raise BodyMalformed("a malformed chunk size")
-        if not line.isalnum():
-            self._extensions = max(0, self._extensions + len(line) - size)
+        if not alone:
+            self._extensions = max(0, self._extensions + octets - size)
             if self._extensions > CHUNK_EXTENSIONS_BYTES_MAX:
                 raise BodyMalformed("chunk extensions that are larger than the data")
         self._left = size

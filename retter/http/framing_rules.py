@@ -12,8 +12,8 @@ all of them are errors here:
   other digits, which some read as an octal number;
 - Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1);
 - a Host that is no uri-host [":" port] (RFC 9112 section 3.2);
-- white space after a chunk size, more than 16 digits of it (h11 takes 20), and a chunk extension
-  that is not of the grammar, such as one with a bare CR in it (RFC 9112 section 7.1.1);
+- in requests, white space after a chunk size; more than 16 digits of it (h11 takes 20), and a chunk
+  extension that is not of the grammar, such as one with a bare CR in it (RFC 9112 section 7.1.1);
 - a trailer section over a limit, independent of how it is split into segments, and trailer fields
   that frame or route the message (RFC 9110 section 6.5.1).
 

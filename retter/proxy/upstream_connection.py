@@ -443,7 +443,7 @@ class UpstreamConnection:
             sink.response_head(head, data[end : end + length], True, [], now)
         elif framing is Framing.CHUNKED:
             self._framing = framing
-            self._decoder = ChunkedDecoder()
+            self._decoder = ChunkedDecoder(padded=True)
             self._receive_chunked_head(sink, head, data[end:], now)
         else:
             self._framing = framing

@@ -195,7 +195,7 @@ def _heads() -> Iterator[Misbehaviour]:
 
 
 BAD_SIZES = [
-    b"", b"g", b"0x2", b"+2", b"-2", b"2 ", b" 2", b"2;", b"0" * 16 + b"2", b"f" * 16, b"2\n", b"2\r",
+    b"", b"g", b"0x2", b"+2", b"-2", b"2 3", b" 2", b"2;", b"0" * 16 + b"2", b"f" * 16, b"2\n", b"2\r",
     b"2;\x00", b"2;a\rb", b"2,2", b"2;" + b"a" * 2000,
 ]  # fmt: skip
 BAD_TRAILERS = [
@@ -213,6 +213,13 @@ def _chunks() -> Iterator[Misbehaviour]:
             CUT,
             body=b"abc",
         )
+    yield Misbehaviour(
+        "chunk sizes of the same width",
+        (CHUNKED_HEAD + b"3   \r\nabc\r\n", b"2\t  \r\nok\r\n0   \r\n\r\n"),
+        200,
+        body=b"abcok",
+        reused=True,
+    )
     for lines in BAD_TRAILERS:
         yield Misbehaviour(
             f"trailers {_shown(lines)!r}",

@@ -82,6 +82,31 @@ def test_malformed_bodies_are_refused_however_they_are_cut(data: bytes) -> None:
     assert decode(*[data[i : i + 1] for i in range(len(data))]) is None
 
 
+@pytest.mark.parametrize("size", [b"5 ", b"5    ", b"0005\t \t", b"5" + b" " * 40, b"5;x=y "])
+def test_blanks_after_a_size_are_read_where_they_are_allowed(size: bytes) -> None:
+    """Some applications write each size with the same width. All recipients read that alike."""
+    data = size + b"\r\nhello\r\n0   \r\n\r\nnext"
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        decoder = ChunkedDecoder(padded=True)
+        assert b"".join([decoder.feed(piece) for piece in pieces]) == b"hello"
+        assert decoder.complete and decoder.rest() == b"next"
+        assert decode(*pieces) is None, "not in a request"
+
+
+@pytest.mark.parametrize("size", [b" 5", b" ", b"", b"5 5", b"5\x0b", b"5\x00", b"5 \n", b"5\r "])
+def test_blanks_elsewhere_are_malformed_everywhere(size: bytes) -> None:
+    decoder = ChunkedDecoder(padded=True)
+    with pytest.raises(BodyMalformed):
+        decoder.feed(size + b"\r\nhello\r\n0\r\n\r\n")
+
+
+def test_blanks_are_limited_by_the_data() -> None:
+    decoder = ChunkedDecoder(padded=True)
+    padded = b"1" + b" " * 100 + b"\r\na\r\n"
+    with pytest.raises(BodyMalformed):
+        decoder.feed(padded * (CHUNK_EXTENSIONS_BYTES_MAX // 100 + 1))
+
+
 def test_a_line_that_cannot_become_right_is_refused_before_it_ends() -> None:
     for data in (b"5\nhello", b"5;" + b"a" * 2000, b"0\r\nX: y\nZ", b"0\r\n" + b"X: y\r\n" * 2000):
         with pytest.raises(BodyMalformed):
