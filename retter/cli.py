@@ -169,7 +169,7 @@ def _proxy(arguments: list[str]) -> int:
         return EXIT_OK
 
     def reread() -> Settings:
-        again = load(_texts(options), os.environ)
+        again = load(_texts(options), os.environ, pipe=False)
         _check_complete(again)
         return again.settings
 
@@ -313,7 +313,9 @@ def _check_complete(effective: Effective) -> None:
 
         far_keys(settings)
     if settings.error_page:
-        check_file(effective.origins["error_page"], settings.error_page, PAGE_BYTES_MAX, pipe=True)
+        # Each worker reads it, and a pipe can be read only once.
+        pipe = settings.workers == 1
+        check_file(effective.origins["error_page"], settings.error_page, PAGE_BYTES_MAX, pipe=pipe)
     if settings.uses_tls:
         from retter.net import certificates  # with ssl, which others do without
 

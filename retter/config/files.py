@@ -27,8 +27,7 @@ PEM_BYTES_MAX: Final = 1024 * 1024
 """All public certificate authorities together have a quarter of it."""
 
 PIPE_S: Final = 5.0
-"""Time for a program at the other end of a pipe, as in `--config <(program)`. After a SIGHUP, all
-visitors wait that long if nothing comes."""
+"""Time for a program at the other end of a pipe, as in `--config <(program)`."""
 
 
 def read_file(named: str, path: str, bytes_max: int, *, pipe: bool = False) -> bytes:

@@ -33,10 +33,17 @@ class _Given:
     origin: str
 
 
-def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Effective:
+def load(
+    flags: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, pipe: bool = True
+) -> Effective:
     """Merge flags over variables over the file over the defaults, and check the result.
 
-    `flags` maps a setting's name to the texts given for it, in order. Raises ConfigError.
+    Args:
+        flags: A setting's name, and the texts given for it, in order.
+        pipe: The file may be a pipe. It is empty, or nobody writes to it, when it is read again.
+
+    Raises:
+        ConfigError: A setting is wrong, or the file cannot be read.
     """
     notices: list[str] = []
     from_flags = _from_flags(flags)
@@ -44,7 +51,7 @@ def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> 
     notices += _misspelt_variables(environment)
     given = from_variables | from_flags
     if "config" in given and given["config"].value:
-        given = _from_file(str(given["config"].value), given["config"].origin) | given
+        given = _from_file(str(given["config"].value), given["config"].origin, pipe=pipe) | given
     settings = _settings(given)
     origins = {
         setting.field: given[setting.name].origin if setting.name in given else "default"
@@ -167,9 +174,9 @@ def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _from_file(path: str, named_by: str) -> dict[str, _Given]:
+def _from_file(path: str, named_by: str, *, pipe: bool) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
-    for key, value in _read_toml(path, named_by).items():
+    for key, value in _read_toml(path, named_by, pipe=pipe).items():
         origin = f"{path}: {key}"
         setting = SETTING_OF.get(key.replace("-", "_"))
         if setting is None or setting.name == "config":
@@ -187,10 +194,10 @@ def _from_file(path: str, named_by: str) -> dict[str, _Given]:
     return given
 
 
-def _read_toml(path: str, named_by: str) -> dict[str, object]:
+def _read_toml(path: str, named_by: str, *, pipe: bool) -> dict[str, object]:
     import tomllib  # 0.7 MB; only needed with a file
 
-    octets = read_file(named_by, path, CONFIG_BYTES_MAX, pipe=True)
+    octets = read_file(named_by, path, CONFIG_BYTES_MAX, pipe=pipe)
     try:
         return tomllib.loads(octets.decode())
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deeply

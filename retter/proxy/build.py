@@ -76,7 +76,7 @@ def build_services(
     secrets = _secrets(secrets, disk, far)
     rules = owner_rules(settings, None, secrets)
     counters = Counters()
-    answers = AnswerWriter(headers=settings.headers, error_page=error_page(settings))
+    answers = AnswerWriter(headers=settings.headers, error_page=error_page(settings, pipe=True))
     breaker = _breaker(settings, now, answers, on_transition, secrets, place)
     peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)

@@ -105,15 +105,18 @@ def failure_texts(settings: Settings) -> list[bytes]:
     return [text.encode() for text in settings.failure_texts]
 
 
-def error_page(settings: Settings) -> bytes | None:
+def error_page(settings: Settings, *, pipe: bool) -> bytes | None:
     """Read the operator's error page, if there is one.
+
+    Args:
+        pipe: It may be a pipe, which can be read only once.
 
     Raises:
         ConfigError: The file cannot be read, or is too large.
     """
     if not settings.error_page:
         return None
-    return read_file("error_page", settings.error_page, PAGE_BYTES_MAX, pipe=True)
+    return read_file("error_page", settings.error_page, PAGE_BYTES_MAX, pipe=pipe)
 
 
 def configure_compression(compression: Compression, settings: Settings) -> None:

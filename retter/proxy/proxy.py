@@ -90,7 +90,7 @@ class Proxy:
         now, before, rules_before = services.loop.time(), services.settings, services.owner_rules
         rules = part_settings.owner_rules(settings, rules_before, services.secrets)
         # These may fail, so they come first.
-        error_page = part_settings.error_page(settings)
+        error_page = part_settings.error_page(settings, pipe=False)
         pool_options = part_settings.pool_options(settings)
         access_log = part_settings.open_access_log(
             settings, rules, services.counters, self._clock, services.access_log

@@ -9,7 +9,8 @@ import pytest
 from retter.cli import main
 from retter.config import files
 from retter.config.files import check_file, read_file
-from retter.config.settings import ConfigError
+from retter.config.settings import ConfigError, Settings
+from retter.proxy.part_settings import error_page
 
 
 @pytest.fixture
@@ -123,6 +124,23 @@ def test_each_setting_refuses_what_has_no_end(
     said = capsys.readouterr().err
     assert said.startswith(f"retter: {setting}: {path}: ") and said.count("\n") == 1
     assert "pipe" in said or "it is a device" in said
+
+
+def test_several_workers_need_an_error_page_that_each_can_read(
+    fifo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--listen", "127.0.0.1:0", "--upstream", ":1", "--admin", "off", "--check-config"]
+    assert main([*words, "--error-page", fifo]) == 0
+    assert main([*words, "--error-page", fifo, "--workers", "2"]) == 2
+    assert "it is a pipe, which can be read only once" in capsys.readouterr().err
+
+
+def test_an_error_page_is_read_again_only_from_a_file(fifo: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_bytes(b"back soon")
+    assert error_page(Settings(error_page=str(page)), pipe=False) == b"back soon"
+    with pytest.raises(ConfigError, match="it is a pipe, which can be read only once"):
+        error_page(Settings(error_page=fifo), pipe=False)
 
 
 def test_a_command_takes_its_token_from_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

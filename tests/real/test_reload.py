@@ -1,13 +1,15 @@
 """SIGHUP: the configuration, the certificates and the log are read or opened again."""
 
+import os
 import signal
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.real.conftest import StartRetter
-from tests.real.processes import ApplicationProgram, RetterProgram, eventually
+from tests.real.processes import DEADLINE_S, ApplicationProgram, RetterProgram, eventually
 from tests.real.wire import Client, connect, fetch
 
 
@@ -53,6 +55,25 @@ def test_a_changed_file(
     record = reload(proxy, "reloaded")
     assert record["changed"] == {"--no-headers": "true", "--log-level": "info"}
     assert client.get("/page").get("x-retter") == "backend"
+    client.close()
+
+
+def test_a_pipe_is_read_once(
+    application: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    """A second reading would find it empty, which is a file without settings."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("headers = false\n",))
+    writer.start()
+    proxy = start_retter("--upstream", application.upstream, "--config", str(pipe))
+    writer.join(DEADLINE_S)
+    record = reload(proxy, "reload-failed")
+    assert record["error"] == (
+        f"--config: {pipe}: it is a pipe, which can be read only once; give a file"
+    )
+    client = Client(proxy.port)
+    assert client.get("/page").get("x-retter") is None, "as it was"
     client.close()
 
 
