@@ -94,7 +94,8 @@ class Fairness:
     def sort(self, asker: Asker, work_s: float, now: float) -> Sorted:
         """Add to the client's demand, and find the lane.
 
-        A client that comes again with its ticket does not add to its demand a second time.
+        A client that comes again with its ticket does not add to its demand a second time, until it
+        gets a place (`admitted`).
         """
         if not asker.ticket or self.tickets.read(asker.ticket, asker.client, now) is None:
             self.demand.note(self._who(asker), work_s, now)
@@ -156,11 +157,17 @@ class Fairness:
         return self.tickets.issue(asker.client, now), now
 
     def admitted(self, permit: Permit, work_s: float, now: float) -> None:
-        """Count the place that a request got; its ticket becomes used."""
+        """Count the place that a request got; its ticket becomes used.
+
+        What a ticket's holder asked for has decayed since the first try, and counts in full again:
+        a client that collected tickets and let its demand decay would have as many places in turn.
+        """
         self.demand.gave(permit.asker, work_s, now)
         if permit.lane != UNSORTED:
             self.got[permit.lane] += 1
         if permit.ticket >= 0:
+            decayed = 1 - 0.5 ** ((now - permit.since) / constants.DEMAND_HALF_LIFE_S)
+            self.demand.note(permit.asker, work_s * decayed, now)
             self.tickets.spend(permit.ticket)
 
     def tick(self, now: float, workers: float, baseline_s: float, *, enough: bool) -> bool:

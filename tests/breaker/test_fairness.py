@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retter.base.reason import Reason
 from retter.breaker import (
     Asker,
     BreakerSettings,
@@ -16,8 +17,10 @@ from retter.breaker import (
     State,
     constants,
 )
-from retter.breaker.fairness import Fairness
+from retter.breaker.baseline import Baseline
+from retter.breaker.fairness import Fairness, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED
+from retter.breaker.routes import RouteTable
 from retter.store.known_sessions import ISSUED, KEPT
 from tests.support.breaker_driver import Driver
 from tests.support.compiled import counts_lines
@@ -151,6 +154,44 @@ def test_who_comes_again_with_its_ticket_asks_for_nothing_more() -> None:
     fairness.tickets.spend(place.ticket)
     fairness.sort(Asker(1, ticket=text), 0.05, 0.0)
     assert fairness.demand.demand_of(1, 0.0) == before + 0.05
+
+
+def admit(fairness: Fairness, place: Sorted, now: float) -> None:
+    """Let a request with this lane in."""
+    route = RouteTable(0.0, Baseline()).get(b"GET /", 0.0)
+    permit = Permit(Phase.ADMITTED, Reason.ADMITTED, True, route, b"/", False, 0)
+    permit.lane, permit.asker, permit.ticket, permit.since = place
+    fairness.admitted(permit, 0.05, now)
+
+
+def test_a_page_that_was_waited_for_counts_once_in_all() -> None:
+    """When its visitor gets it, however long that took."""
+    fairness = crowded()
+    fairness.sort(Asker(50), 0.05, 0.0)
+    text, _ = fairness.ticket_for(Asker(50), 0.0)
+    admit(fairness, fairness.sort(Asker(50, ticket=text), 0.05, 15.0), 15.0)
+    assert abs(fairness.demand.demand_of(50, 15.0) - 0.05) < 1e-9
+
+
+def test_who_collects_tickets_gets_no_more_than_anybody_else() -> None:
+    """It asked for much, but so long ago that little of it is left, and has many tickets."""
+    fairness = crowded()
+    texts = []
+    for _ in range(300):
+        fairness.sort(Asker(50), 0.05, 0.0)
+        texts.append(fairness.ticket_for(Asker(50), 0.0)[0])
+    now = 100.0
+    for client in range(1, 1001):
+        fairness.note(Asker(client), 0.5, now)
+    fairness.tick(now, 8.0, 0.05, enough=False)
+    lanes = []
+    for text in texts:
+        place = fairness.sort(Asker(50, ticket=text), 0.05, now)
+        lanes.append(place.lane)
+        admit(fairness, place, now)
+    assert lanes[0] == KNOWN
+    assert lanes.count(KNOWN) <= constants.LIGHT_ANSWERS + 1
+    assert lanes[-1] == HEAVY
 
 
 @counts_lines
