@@ -116,12 +116,17 @@ class Api:
     def state_document(self) -> dict[str, Any]:
         """Return the present state."""
         document = state_document(self._services, self._watch, self._transitions, self._controls)
-        return document if self.whole is None else self.whole.add_document(document)
+        if self.whole is None:
+            return document
+        document = self.whole.add_document(document)
+        facts = self._watch.all_facts(self._services.loop.time())
+        document["upstream"] = {**document["upstream"], "fault": facts.fault}
+        return document
 
     # -- looking ----------------------------------------------------------------------------------
 
     def _health(self, _: AdminRequest) -> AdminAnswer:
-        return json_answer(health_document(self._services))
+        return json_answer(health_document(self._services, self.whole))
 
     def _ready(self, _: AdminRequest) -> AdminAnswer:
         if self._services.draining:
@@ -244,7 +249,7 @@ class Api:
 
     def _resume(self, _: AdminRequest) -> AdminAnswer:
         now = self._services.loop.time()
-        released = resume(self._services, now)
+        released = resume(self._services, now) + self._held_elsewhere()
         if self._services.far is not None:
             from retter.proxy.sharing import tell_resume
 
@@ -258,5 +263,9 @@ class Api:
             "paused": paused,
             "pause_remaining_s": remaining_s,
             "in_flight": snapshot.in_flight,
-            "held": snapshot.held,
+            # The other workers let theirs go, too.
+            "held": snapshot.held + (self._held_elsewhere() if paused else 0),
         }
+
+    def _held_elsewhere(self) -> int:
+        return 0 if self.whole is None else self.whole.held_elsewhere()

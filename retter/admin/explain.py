@@ -239,7 +239,7 @@ def _limits(services: Services, route: bytes, now: float) -> dict[str, Any]:
     return {
         "in_flight": snapshot.in_flight,
         "limit": round(snapshot.limit, 1),
-        "queue": snapshot.waiting,
+        "queue": services.breaker.circuit.waiting,
         "queue_wait_s": settings.queue_wait_s,
         "patience_s": round(services.breaker.patience_of(route), 2),
         "route_open": route in snapshot.routes_open,

@@ -157,8 +157,7 @@ class History:
 
         None where nobody asked.
         """
-        now = _sorted(self._services.breaker.circuit.fairness)
-        then = self.before().sorted
+        now, then = self.now(self._services.loop.time()).sorted, self.before().sorted
         asked, got, heavy_asked, heavy_got = [b - a for a, b in zip(then, now, strict=True)]
         return _part(got, asked), _part(heavy_got, heavy_asked)
 

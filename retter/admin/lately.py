@@ -1,18 +1,28 @@
 """What each of several workers tells the one that answers operators, beside its counters."""
 
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
-from retter.admin.turns import told_clients
+from retter.admin.turns import known_clients, told_clients, waiting_by_lane
 from retter.admin.watch import Watch
 from retter.proxy.services import Services
 
+HINTS_TOLD: Final = 48  # 10 KB
 
-def lately(services: Services, watch: Watch) -> dict[str, Any]:
-    """Return the routes, the pages and the clients that keep this worker busy."""
+
+def lately(services: Services, watch: Watch, now: float) -> dict[str, Any]:
+    """Return what this worker alone knows: what keeps it busy, and what it has noticed."""
     return {
         "routes": watch.history.told_routes(),
         "busiest": watch.busiest.told(),
         "clients": told_clients(services),
+        "known": known_clients(services),
+        "waiting": waiting_by_lane(services),
+        "facts": watch.own_facts(now),
+        "hints": [
+            (name.decode("latin-1"), sentence)
+            for name, sentence in islice(services.hints.given.items(), HINTS_TOLD)
+        ],
     }
 
 

@@ -1,10 +1,13 @@
 """`GET /health` in the form of the first RETTER (a program in Go): the same names and units."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter.admin.process_figures import rss_bytes
-from retter.base.counters import Histogram
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.proxy.services import Services
+
+if TYPE_CHECKING:
+    from retter.admin.worker_sum import Whole
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -19,33 +22,52 @@ def uptime_text(seconds: float) -> str:
     return " ".join(parts) or "0 seconds"
 
 
-def _range_s(histogram: Histogram) -> tuple[float, float]:
+def _range_s(counts: list[int]) -> tuple[float, float]:
     """Return the bounds between which all values lie. The last bucket has no upper bound."""
-    filled = [index for index, count in enumerate(histogram.counts) if count]
+    filled = [index for index, count in enumerate(counts) if count]
     if not filled:
         return 0.0, 0.0
-    bounds = (0.0, *histogram.bounds, histogram.bounds[-1])
+    bounds = (0.0, *LATENCY_BOUNDS_S, LATENCY_BOUNDS_S[-1])
     return bounds[filled[0]], bounds[filled[-1] + 1]
 
 
-def health_document(services: Services) -> dict[str, Any]:
-    """Return the figures. Fastest and slowest are rounded to the bounds of the histogram."""
-    latency = services.breaker.latency()
-    answered = sum(latency.counts)
-    fastest_s, slowest_s = _range_s(latency)
+def health_figures(services: Services) -> dict[str, Any]:
+    """Return the figures of this process: counts, and amounts."""
+    latency: Histogram = services.breaker.latency()
     store = services.store.stats()
     return {
+        "requests": services.counters.requests,
+        "latency": latency.counts,
+        "latency_s": latency.total,
+        "amounts": {"rss": rss_bytes(), "entries": store["entries"], "bytes": store["bytes_used"]},
+    }
+
+
+def health_document(services: Services, whole: "Whole | None" = None) -> dict[str, Any]:
+    """Return the figures. Fastest and slowest are rounded to the bounds of the histogram.
+
+    Args:
+        whole: The figures of other workers.
+    """
+    figures = health_figures(services)
+    uptime_s = services.loop.time() - services.started_at
+    if whole is not None:
+        figures, uptime_s = whole.add_health(figures), whole.uptime_s
+    answered, amounts = sum(figures["latency"]), figures["amounts"]
+    fastest_s, slowest_s = _range_s(figures["latency"])
+    took_ms = figures["latency_s"] * 1000
+    return {
         "status": "OK",
-        "server-uptime": uptime_text(services.loop.time() - services.started_at),
-        "cache-count": store["entries"],
+        "server-uptime": uptime_text(uptime_s),
+        "cache-count": amounts["entries"],
         "breaker-count": 1 + services.breaker.snapshot(services.loop.time()).routes,
-        "total-request-served": services.counters.requests,
-        "total-response-time-ms": round(latency.total * 1000),
-        "average-response-time-ms": round(latency.total * 1000 / max(1, answered), 3),
+        "total-request-served": figures["requests"],
+        "total-response-time-ms": round(took_ms),
+        "average-response-time-ms": round(took_ms / max(1, answered), 3),
         "slowest-response-time-ms": round(slowest_s * 1000),
         "fastest-response-time-ms": round(fastest_s * 1000),
         "memory": {
-            "sys-memory-byte": rss_bytes(),
-            "alloc-memory-byte": store["bytes_used"],
+            "sys-memory-byte": amounts["rss"],
+            "alloc-memory-byte": amounts["bytes"],
         },
     }

@@ -6,6 +6,7 @@ that are known beforehand: reasons, states, classes of status; never a path, a h
 """
 
 import operator
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,8 @@ from prometheus_client.samples import Sample
 
 from retter._version import VERSION
 from retter.admin import process_figures
-from retter.admin.whole import ADDED, LARGEST
+from retter.admin.turns import clients_told_apart
+from retter.admin.whole import ADDED, LARGEST, SMALLEST
 from retter.base.counters import Histogram, cells, spared
 from retter.breaker import Mode, State
 from retter.breaker.fairness import LANE_WORDS
@@ -92,6 +94,10 @@ class ProxyCollector(Collector):
         # restart, and would be counted twice.
         total = self._sums[name] = max(histogram.total, self._sums.get(name, 0.0))
         return HistogramMetricFamily(name, about, buckets=_buckets(histogram), sum_value=total)
+
+    def clients_told_apart(self) -> int:
+        """Return how many clients all workers tell apart."""
+        return clients_told_apart(self._services, self._history)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -551,8 +557,23 @@ class WholeCollector(Collector):
                 _add(family, gauges, operator.add)
             elif family.name in LARGEST:
                 _add(family, gauges, max)
+            elif family.name in SMALLEST:
+                _add(family, gauges, min)
+            self._take_whole(family)
             yield family
         yield from self._each(own)
+
+    def _take_whole(self, family: Metric) -> None:
+        """Replace a figure that is neither a sum nor one of the workers'."""
+        value: float | None = None
+        if family.name == "retter_uptime_seconds":
+            value = self._whole.uptime_s
+        elif family.name == "process_start_time_seconds":
+            value = process_figures.start_time_s(os.getppid())  # of the supervisor
+        elif family.name == "retter_clients_told_apart":
+            value = self._own.clients_told_apart()
+        if value is not None:
+            family.samples = [one._replace(value=value) for one in family.samples]
 
     def _each(self, own: dict[str, float]) -> Iterator[Metric]:
         others = sorted(self._whole.each())

@@ -61,10 +61,10 @@ def max_fds() -> float:
     return float(soft) if soft != resource.RLIM_INFINITY else float("inf")
 
 
-def start_time_s() -> float | None:
-    """Return when the process was started, in seconds since 1970 (proc(5), starttime and btime)."""
+def start_time_s(pid: int | str = "self") -> float | None:
+    """Return when a process was started, in seconds since 1970 (proc(5), starttime and btime)."""
     try:
-        with open("/proc/self/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field is the name in brackets, which may contain any character.
             ticks = int(file.read().rpartition(b")")[2].split()[19])
         with open("/proc/stat", "rb") as file:

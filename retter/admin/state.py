@@ -49,6 +49,7 @@ def own_parts(services: Services, history: "History") -> dict[str, Any]:
         },
         "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
         **({} if services.far is None else {"shared": services.far.stats()}),
+        **({} if services.disk is None else {"disk": services.disk.stats()}),
     }
 
 
@@ -93,7 +94,6 @@ def state_document(
         "minute": history.answers(MINUTE_S),
         "latency_ms": history.latency_ms(),
         "overhead_us": history.overhead_us(),
-        **({} if services.disk is None else {"disk": services.disk.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
         "busiest": watch.busiest.document(

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
 TRANSITIONS_MAX = 50  # some 2 KB each; enough for a night with many failures
+TRIPS_TOLD = 8  # to the worker that answers operators: 16 KB
 EVENTS_MAX = 20  # of them shown in the state document
 SAME_S = 1.0  # a change that repeats within this time belongs to the same event
 
@@ -107,12 +109,14 @@ class TransitionHistory:
     def __init__(self) -> None:
         self._recorded: list[Recorded] = []
         self._events: list[Event] | None = []  # those shown; None: not chosen yet
+        # Returns what other workers have remembered, which have judged for all.
+        self.others: Callable[[], list[Event]] = list
+        # Whether this process judges for all workers. What an operator orders, each of them does.
+        self.judges: Callable[[], bool] = lambda: True
         self.by_cause: dict[tuple[State, Signal], int] = {}  # (state entered, cause) -> times
 
     def record(self, transition: Transition, snapshot: Snapshot) -> Event:
-        """Remember a transition; return it as an event."""
-        entered = (transition.after, transition.cause)
-        self.by_cause[entered] = self.by_cause.get(entered, 0) + 1
+        """Remember a transition, unless another worker does; return it as an event."""
         now = round(time.time(), 3)
         event: Event = {
             "at": now,
@@ -130,6 +134,10 @@ class TransitionHistory:
         }
         breaker = {name: value for name, value in plain(snapshot).items() if name != "at"}
         kind = (transition.before, transition.after, transition.cause)
+        if not self.judges():
+            return event
+        entered = (transition.after, transition.cause)
+        self.by_cause[entered] = self.by_cause.get(entered, 0) + 1
         if (same := self._same(kind, transition.at)) is not None:
             event["first_at"] = same.event["first_at"]
             event["times"] = same.event["times"] + 1
@@ -150,13 +158,34 @@ class TransitionHistory:
                 return one
         return None
 
+    def told(self) -> list[Event]:
+        """Return the last that this process has recorded, for the worker that answers operators."""
+        return [one.event for one in self._recorded[-TRIPS_TOLD:]]
+
     def all(self) -> list[Event]:
         """Return what is remembered, the newest last."""
-        return [one.event for one in self._recorded]
+        return [one.event for one in self._with_others(self.others())]
+
+    def _with_others(self, others: list[Event]) -> list[Recorded]:
+        if not others:
+            return self._recorded
+        told = [
+            Recorded((State(one["from"]), State(one["to"]), Signal(one["cause"])), one["at"], one)
+            for one in others
+        ]
+        both = sorted([*self._recorded, *told], key=lambda one: one.event["at"])
+        return _thinned(both, TRANSITIONS_MAX)
 
     def events(self) -> list[Event]:
         """Return the last events, without their figures, the newest last."""
+        others = self.others()
+        if others:
+            return _shown(self._with_others(others))
         if self._events is None:
-            shown = [one.event for one in _thinned(self._recorded, EVENTS_MAX)]
-            self._events = [{name: event[name] for name in _SHOWN} for event in shown]
+            self._events = _shown(self._recorded)
         return self._events
+
+
+def _shown(recorded: list[Recorded]) -> list[Event]:
+    some = [one.event for one in _thinned(recorded, EVENTS_MAX)]
+    return [{name: event[name] for name in _SHOWN} for event in some]

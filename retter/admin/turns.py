@@ -12,6 +12,7 @@ from retter.proxy.services import Services
 from retter.proxy.turns import is_session_number
 
 CLIENTS_SHOWN: Final = 10
+CLIENTS_TOLD: Final = 256  # by their numbers, to the worker that answers operators: 5 KB
 _LANES: Final = (KNOWN, STRANGER, HEAVY)
 
 
@@ -24,16 +25,19 @@ def turns_document(services: Services, history: History) -> dict[str, Any]:
     now = services.loop.time()
     visitors, heavy = history.place_shares()
     asked, got = history.add_lanes(list(fairness.asked), list(fairness.got))
+    waiting = waiting_by_lane(services)
+    for told in history.others_lately():
+        waiting = [a + b for a, b in zip(waiting, told["waiting"], strict=True)]
     return {
         "mode": breaker.circuit.settings.fairness.value,
         "sorting": breaker.circuit.state is not State.CLOSED,
-        "clients": len(fairness.demand),
+        "clients": clients_told_apart(services, history),
         "fresh_share": {"visitors": visitors, "heavy": heavy},  # of ten seconds
         "lanes": {
             LANE_WORDS[lane]: {
                 "requests": asked[lane],
                 "places": got[lane],
-                "waiting": breaker.circuit.room.waiting_in(lane),
+                "waiting": waiting[lane],
             }
             for lane in _LANES
         },
@@ -41,6 +45,44 @@ def turns_document(services: Services, history: History) -> dict[str, Any]:
         if breaker.circuit.state is not State.CLOSED
         else [],
     }
+
+
+def waiting_by_lane(services: Services) -> list[int]:
+    """Return how many requests wait in each lane of this process."""
+    room = services.breaker.circuit.room
+    return [room.waiting_in(lane) for lane in range(len(LANE_WORDS))]
+
+
+def known_clients(services: Services) -> tuple[int, list[int]]:
+    """Return how many clients this process tells apart, and their numbers if they are few."""
+    fairness = services.breaker.circuit.fairness
+    if fairness is None:
+        return 0, []
+    count = len(fairness.demand)
+    if count > CLIENTS_TOLD:
+        return count, []
+    known = fairness.demand.heaviest(count, services.loop.time())
+    return count, [client for client, _, _ in known]
+
+
+def clients_told_apart(services: Services, history: History) -> int:
+    """Return how many clients all workers tell apart.
+
+    One that comes to two workers counts once, unless a worker knows more than CLIENTS_TOLD.
+    """
+    others = history.others_lately()
+    count, numbers = known_clients(services) if others else (_count(services), [])
+    known, further = set(numbers), count - len(numbers)
+    for told in others:
+        count, numbers = told["known"]
+        known.update(numbers)
+        further += count - len(numbers)
+    return len(known) + further
+
+
+def _count(services: Services) -> int:
+    fairness = services.breaker.circuit.fairness
+    return 0 if fairness is None else len(fairness.demand)
 
 
 # A client's number, its name, its demand in all workers, and what it got in this one.
@@ -109,7 +151,7 @@ def _lane_of(client: int, fairness: Fairness, now: float) -> int:
 def heaviest_client(services: Services, history: History, now: float) -> tuple[str, float] | None:
     """Return the client that asks for more than its share, and its part of the work."""
     fairness = services.breaker.circuit.fairness
-    if fairness is None or len(fairness.demand) < 2:
+    if fairness is None or clients_told_apart(services, history) < 2:
         return None  # nobody else is there who could want a share
     rows = _heaviest(services, history, fairness, now)
     heavy = [row for row in rows if row["lane"] == LANE_WORDS[HEAVY]]

@@ -6,7 +6,8 @@ The sentences are situation.py's; here are the figures that they follow from.
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 
 from retter.admin.busiest import BusiestPages
 from retter.admin.controls import Controls
@@ -27,6 +28,63 @@ _REASONS: Final = tuple(reason.value for reason in Reason)
 _UPSTREAM_TIMEOUT: Final = _REASONS.index(Reason.UPSTREAM_TIMEOUT.value)
 _NO_DESCRIPTORS: Final = Reason.NO_DESCRIPTORS.value
 
+
+class OwnFacts(NamedTuple):
+    """What one process knows of its own; the situation of several workers follows from all."""
+
+    held: int
+    connections: int
+    fault: str  # why no connection to the application can be made
+    fault_at: float  # when that was noticed
+    reached_at: float  # when a new connection was noticed last
+    met: bool
+    oldest_s: float
+    store_full: float
+    scarce: bool  # descriptors
+    log_trouble: str
+    disk_trouble: str
+    disk_failing: str
+    shared_trouble: str
+    lag_s: float
+
+
+def together(own: OwnFacts, others: list[OwnFacts]) -> OwnFacts:
+    """Return the facts of all workers."""
+    every = [own, *others]
+    return OwnFacts(
+        sum([one.held for one in every]),
+        sum([one.connections for one in every]),
+        fault_of(every),
+        own.fault_at,
+        own.reached_at,
+        any(one.met for one in every),
+        max([one.oldest_s for one in every]),
+        max([one.store_full for one in every]),
+        any(one.scarce for one in every),
+        _first([one.log_trouble for one in every]),
+        _first([one.disk_trouble for one in every]),
+        _first([one.disk_failing for one in every]),
+        _first([one.shared_trouble for one in every]),
+        max([one.lag_s for one in every]),
+    )
+
+
+def fault_of(every: list[OwnFacts]) -> str:
+    """Return why no worker can make a connection; "" if one of them has made a later one.
+
+    A worker without requests has no fault, whatever the application does.
+    """
+    for one in every:
+        reached_at = max([it.reached_at for it in every if it is not one], default=-inf)
+        if one.fault and one.fault_at >= reached_at:
+            return one.fault
+    return ""
+
+
+def _first(words: list[str]) -> str:
+    return next((one for one in words if one), "")
+
+
 OnChange = Callable[[Situation, Situation], None]  # before, after
 
 
@@ -42,12 +100,14 @@ class Watch:
         self.on_change: list[OnChange] = []
         self.on_incident_over: list[Callable[[Incident], None]] = []
         now = services.loop.time()
+        self._fault_at = self._reached_at = -inf
+        self._contacts = 0
         self._asked_at = self._answered_at = now  # of the last request, of the last answer
         self._bad_at = now  # of the last request that failed
         self._waits_from = now  # begin of the first request without an answer after the last answer
         self._timeouts = 0  # of the application, until its last answer
         self._last = self.history.now(now)
-        self.situation = derive(self._facts(now, self._last))
+        self.situation = derive(self._facts(now, self._last, self.own_facts(now)))
         self.since = time.time()
         self._state = services.breaker.circuit.state
         self._fits_at = now  # when the situation fitted last
@@ -68,7 +128,8 @@ class Watch:
         sample = self.history.now(now)
         if sample.requests != self._last.requests:
             self._asked_at = now
-        oldest_s = self._oldest_s(now)
+        facts = self.all_facts(now)
+        oldest_s = facts.oldest_s
         answered = sample.answered != self._last.answered
         if answered or self._services.breaker.circuit.pulse.passed_at > self._answered_at:
             self._answered_at = now
@@ -80,7 +141,7 @@ class Watch:
         if _went_wrong(sample) != _went_wrong(self._last):
             self._bad_at = now
         self._last = sample
-        found = derive(self._facts(now, sample))
+        found = derive(self._facts(now, sample, facts))
         before = self.situation
         if found.row == before.row or self._is_shown_now(before, found, now):
             self._fits_at = now
@@ -118,9 +179,42 @@ class Watch:
 
     # -- the figures --------------------------------------------------------------------------
 
-    def _facts(self, now: float, sample: Sample) -> Facts:
+    def own_facts(self, now: float) -> OwnFacts:
+        """Return what this process knows of its own."""
+        services = self._services
+        pool, disk = services.pool, services.disk
+        if pool.contacts != self._contacts:
+            self._contacts, self._reached_at = pool.contacts, now
+        if not pool.fault:
+            self._fault_at = -inf
+        elif self._fault_at == -inf:
+            self._fault_at = now
+        return OwnFacts(
+            services.breaker.circuit.room.held,
+            len(services.clients.connections),
+            pool.fault,
+            # JSON has no infinity.
+            max(-1.0, self._fault_at),
+            max(-1.0, self._reached_at),
+            pool.contacts > 0,
+            self._oldest_s(now),
+            services.store.crowding()[1],
+            self._are_descriptors_scarce(),
+            "" if services.access_log is None else services.access_log.trouble,
+            "" if disk is None else disk.trouble,
+            "" if disk is None else disk.figures.last_failure,
+            "" if services.far is None else services.far.away(now),
+            self.history.loop_lag_s,
+        )
+
+    def all_facts(self, now: float) -> OwnFacts:
+        """Return what all workers know of their own."""
+        told = [OwnFacts(*one["facts"]) for one in self.history.others_lately()]
+        return together(self.own_facts(now), told)
+
+    def _facts(self, now: float, sample: Sample, of_all: OwnFacts) -> Facts:
         services, then = self._services, self.history.before()
-        breaker, pool, clients = services.breaker.snapshot(now), services.pool, services.clients
+        breaker = services.breaker.snapshot(now)
         forced, forced_s = self._controls.forced(now)
         _, paused_s = self._controls.paused(now)
         errors = {
@@ -129,8 +223,7 @@ class Watch:
             if count > old
         }
         turned_away = sample.turned_away - then.turned_away
-        scarce = self._are_descriptors_scarce()
-        trouble, aside = self._disk(sample, then)
+        scarce, failing = of_all.scarce, sample.commit_failures > then.commit_failures
         # Answers that come too late for their clients count for the breaker alone.
         answered_at = max(self._answered_at, services.breaker.circuit.pulse.passed_at)
         return Facts(
@@ -138,18 +231,18 @@ class Watch:
             state=breaker.state.value,
             in_flight=breaker.in_flight,
             limit=breaker.limit,
-            waiting=breaker.waiting,
-            held=breaker.held,
+            waiting=services.breaker.circuit.waiting,
+            held=of_all.held,
             routes_open=tuple([name.decode("latin-1") for name in breaker.routes_open]),
             forced=forced,
             forced_s=forced_s,
             paused_s=paused_s,
             draining=services.draining,
             successor=services.handed_over,
-            connections=len(clients.connections),
-            fault=pool.fault,
-            met=pool.contacts > 0,
-            oldest_s=self._oldest_s(now),
+            connections=of_all.connections,
+            fault=of_all.fault,
+            met=of_all.met,
+            oldest_s=of_all.oldest_s,
             silent_s=now - answered_at,
             unanswered_s=now - max(answered_at, self._waits_from),
             timed_out=sample.errors[_UPSTREAM_TIMEOUT] > self._timeouts,
@@ -161,17 +254,17 @@ class Watch:
             idle_s=now - self._asked_at,
             heaviest=self._heaviest(now, breaker.state),
             would_shed=sample.would_shed - then.would_shed,
-            store_full=services.store.crowding()[1],
+            store_full=of_all.store_full,
             evicted=sample.evicted - then.evicted,
             no_descriptors=errors.get(_NO_DESCRIPTORS, 0) + (turned_away if scarce else 0),
             turned_away=0 if scarce else turned_away,
             log_lost=sample.log_lost - then.log_lost,
-            log_trouble="" if services.access_log is None else services.access_log.trouble,
-            disk_aside=aside,
-            disk_trouble=trouble,
-            shared_trouble="" if services.far is None else services.far.away(now),
+            log_trouble=of_all.log_trouble,
+            disk_aside="" if services.disk is None else services.disk.set_aside,
+            disk_trouble=of_all.disk_trouble or (of_all.disk_failing if failing else ""),
+            shared_trouble=of_all.shared_trouble,
             out_of_memory=sample.memory_errors - then.memory_errors,
-            lag_s=self.history.loop_lag_s,
+            lag_s=of_all.lag_s,
         )
 
     def _oldest_s(self, now: float) -> float:
@@ -189,14 +282,6 @@ class Watch:
         from retter.admin.turns import heaviest_client
 
         return heaviest_client(self._services, self.history, now)
-
-    def _disk(self, sample: Sample, then: Sample) -> tuple[str, str]:
-        """Return why the disk is not used or written, and why a database was set aside lately."""
-        disk = self._services.disk
-        if disk is None:
-            return "", ""
-        failing = disk.figures.last_failure if sample.commit_failures > then.commit_failures else ""
-        return disk.trouble or failing, disk.set_aside
 
 
 def _totals(sample: Sample) -> Totals:

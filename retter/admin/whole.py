@@ -13,18 +13,43 @@ from retter.base.counters import Answers
 
 # Gauges of which each worker has a part. Of all others, one worker speaks for all.
 ADDED: Final = frozenset((
-    "process_open_fds", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+    "process_max_fds", "process_open_fds", "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
     "retter_buffer_bytes", "retter_connections", "retter_disk_dirty", "retter_held",
     "retter_lane_waiting", "retter_memory_bytes", "retter_queue", "retter_store_bodies",
     "retter_store_bytes", "retter_store_entries", "retter_store_max_bytes", "retter_store_owners",
     "retter_streams", "retter_upstream_connections", "retter_upstream_held",
 ))  # fmt: skip
 
-# Of these, the largest counts.
-LARGEST: Final = frozenset(("retter_loop_lag_seconds",))
+# Of these, the largest counts, or the smallest.
+LARGEST: Final = frozenset((
+    "retter_disk_failed", "retter_disk_set_aside", "retter_loop_lag_seconds",
+))  # fmt: skip
+SMALLEST: Final = frozenset(("retter_shared_connected",))
 
 # Parts of the document of the state whose numbers are added.
-ADDED_PARTS: Final = ("connections", "store", "memory", "queue", "held")
+ADDED_PARTS: Final = ("connections", "memory", "queue", "held")
+
+# Numbers in other parts that are added: amounts, of which each worker that lives has a part.
+_AMOUNTS: Final = {
+    "store": frozenset(("entries", "bytes", "bytes_max")),
+    "disk": frozenset(("dirty", "dirty_bytes", "index_bytes")),
+    "shared": frozenset(("waiting",)),
+}
+
+# And counts, also of workers that have ended.
+_COUNTS: Final = {
+    "store": frozenset(("hits", "misses", "evictions")),
+    "disk": frozenset((
+        "commits", "commit_failures", "written", "not_written", "evicted", "damaged", "reads",
+        "reads_in_thread", "reads_late", "journal_failures", "stale_readers",
+    )),
+    "shared": frozenset((
+        "reads", "hits", "reads_late", "reads_refused", "written", "bodies_written", "dropped",
+        "bytes_sent", "bytes_received", "changes_told", "changes_heard", "changes_lost", "failures",
+        "unreadable",
+    )),
+}  # fmt: skip
 
 Table = Mapping[str, Any]
 
@@ -71,8 +96,17 @@ def sample_plus(sample: Sample, told: Sequence[Any]) -> Sample:
     )
 
 
+def counts_of(parts: Table) -> dict[str, Any]:
+    """Return the counts in the parts of a worker's document."""
+    return {
+        part: {name: parts[part][name] for name in names}
+        for part, names in _COUNTS.items()
+        if part in parts
+    }
+
+
 def document_plus(document: dict[str, Any], others: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the document of the state with the parts of other workers."""
+    """Return the document of the state with the parts of other workers, without their counts."""
     document = dict(document)
     for other in others:
         for name in ADDED_PARTS:
@@ -82,19 +116,23 @@ def document_plus(document: dict[str, Any], others: Iterable[Mapping[str, Any]])
             name: plus(value, its[name]) if name.startswith("connections_") else value
             for name, value in upstream.items()
         }
-        if "shared" in document and "shared" in other:
-            document["shared"] = _shared_plus(document["shared"], other["shared"])
+        document["loop_lag_ms"] = max(document["loop_lag_ms"], other["loop_lag_ms"])
+        for part, names in _AMOUNTS.items():
+            if part in document and part in other:
+                document[part] = _part_plus(document[part], other[part], names)
     return document
 
 
-def _shared_plus(shared: Table, other: Table) -> dict[str, Any]:
-    """Add what two workers of one box have asked the server of `--shared`."""
-    return {
-        **plus(shared, other),
-        "connected": min(shared["connected"], other["connected"]),
-        "boxes": shared["boxes"],
-        "trouble": shared["trouble"] or other["trouble"],
+def _part_plus(part: Table, other: Table, amounts: frozenset[str]) -> dict[str, Any]:
+    added = {
+        name: plus(value, other[name]) if name in amounts else value for name, value in part.items()
     }
+    if "trouble" in part:
+        added["trouble"] = part["trouble"] or other["trouble"]
+    for name, of_both in (("connected", min), ("set_aside", max), ("held_s_max", max)):
+        if name in part:
+            added[name] = of_both(part[name], other[name])
+    return added
 
 
 def points_plus(counted: Iterable[Point], told: Iterable[Sequence[Any]]) -> list[Point]:

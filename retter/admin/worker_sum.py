@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from retter.admin.history import Sample
-from retter.admin.whole import document_plus, plus, sample_plus
+from retter.admin.whole import counts_of, document_plus, plus, sample_plus
 from retter.admin.worker_figures import Board, Figures
 from retter.base.worker_place import WorkerPlace
 from retter.proxy.services import Services
@@ -58,10 +58,15 @@ class Whole:
     def add_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return the document of the state of this worker with the parts of all others."""
         present = self._present()
-        own = _shown(document, self.row())
+        own, counts = _shown(document, self.row()), counts_of(document)
         document = document_plus(document, [one["document"] for one in present.values()])
         for figures in self._told():
             document["totals"] = plus(document["totals"], figures["totals"])
+            counts = plus(counts, figures["counts"])
+        for part, its in counts.items():
+            if part in document:
+                document[part] = {**document[part], **its}
+        document["uptime_s"] = round(self.uptime_s, 1)
         document["supervisor"] = os.getppid()
         leader, own_place = self.leader_place(), self._place
         document["workers"] = [
@@ -76,6 +81,38 @@ class Whole:
             ],
         ]
         return document
+
+    @property
+    def uptime_s(self) -> float:
+        """The time since the first worker of this supervisor began, in seconds."""
+        began_at = self._services.started_at
+        for figures in self._told():
+            if figures["worker"]["supervisor"] == os.getppid():
+                began_at = min(began_at, figures["worker"]["began_at"])
+        return self._services.loop.time() - began_at
+
+    def others_trips(self) -> list[dict[str, Any]]:
+        """Return the last changes of the circuit's state that others have made."""
+        return [trip for figures in self._told() for trip in figures["trips"]]
+
+    def take_hints(self) -> None:
+        """Give the hints of the other workers as this one's own; also when they have ended."""
+        given = self._services.hints.given
+        for told in self.others_lately():
+            for name, sentence in told["hints"]:
+                given.setdefault(name.encode("latin-1"), sentence)
+
+    def add_health(self, figures: Figures) -> Figures:
+        """Return the figures of `/health` of this worker with those of all others."""
+        for told in self._told():
+            figures = plus(figures, {**told["health"], "amounts": {}})
+        for told in self._present().values():
+            figures = plus(figures, {"amounts": told["health"]["amounts"]})
+        return figures
+
+    def held_elsewhere(self) -> int:
+        """Return how many requests the other workers hold until the end of a pause."""
+        return sum([int(one["document"]["held"]) for one in self._present().values()])
 
     @property
     def _place(self) -> WorkerPlace:

@@ -1,14 +1,15 @@
 """Reports the figures of one of several workers to the others."""
 
+import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from retter.admin.transitions import TransitionHistory
+from retter.admin.transitions import TRIPS_TOLD, Event, TransitionHistory
 from retter.admin.watch import Watch
-from retter.admin.whole import Point, plus, points_plus, sample_plus
+from retter.admin.whole import Point, counts_of, plus, points_plus, sample_plus
 from retter.admin.worker_figures import Board, Figures
 from retter.admin.worker_sum import Whole
 from retter.judgement.breaker import SharedBreaker
@@ -25,6 +26,10 @@ _COUNTED: Final = ("counter", "histogram")
 
 # The rate of a worker's requests is taken over this many seconds, like the rate of all.
 RATE_S: Final = 10
+
+# Of a change of the circuit's state all figures are told, mostly 2 KB; the names of open routes may
+# be more. A worker has 128 KiB for all that it tells.
+TRIPS_BYTES_MAX: Final = 24 * 1024
 
 
 def points_of(families: "Iterable[Metric]", *, counted: bool) -> Iterator[Point]:
@@ -63,6 +68,9 @@ class Reporter:
         before = board.before.get("worker", {})
         again = before.get("supervisor") == os.getppid()
         self._restarts = before["restarts"] + 1 if again else 0
+        self._told_trips: tuple[list[Event], list[Event]] = [], []  # the last ones; those with room
+        # When the first process of this supervisor began at this place, monotonic seconds.
+        self._began_at = before["began_at"] if again else services.started_at
 
     def on_second(self, now: float) -> None:
         """Record the last second, and write the present figures."""
@@ -78,6 +86,11 @@ class Reporter:
         """The place of the worker that judges for all."""
         return self._breaker.leader_place
 
+    @property
+    def judges(self) -> bool:
+        """Whether this worker judges for all."""
+        return self._breaker.leads
+
     def row(self) -> Figures:
         """Return the figures of this worker alone."""
         (began, before), (now, requests) = self._asked[0], self._asked[-1]
@@ -91,6 +104,7 @@ class Reporter:
     def figures(self, now: float) -> Figures:
         """Return the figures of this worker, with the counts of earlier ones at its place."""
         from retter.admin.lately import lanes, lately
+        from retter.admin.legacy_health import health_figures
         from retter.admin.state import own_parts, totals
 
         before = self._board.before
@@ -102,6 +116,10 @@ class Reporter:
         said = totals(self._services, self._transitions)
         by_lane = lanes(self._services)
         parts = own_parts(self._services, self._watch.history)
+        counts = counts_of(parts)
+        health = health_figures(self._services)
+        if before:
+            health = plus(health, {**before["health"], "amounts": {}})
         return {
             "at": now,
             "pid": os.getpid(),
@@ -110,10 +128,26 @@ class Reporter:
             "gauges": gauges,
             "totals": plus(said, before["totals"]) if before else said,
             "lanes": plus(by_lane, before["lanes"]) if before else by_lane,
-            "lately": lately(self._services, self._watch),
+            "counts": plus(counts, before["counts"]) if before else counts,
+            "trips": self._trips(before.get("trips", [])),
+            "lately": lately(self._services, self._watch, now),
+            "health": health,
             "document": parts,
-            "worker": {**self.row(), "supervisor": os.getppid()},
+            "worker": {**self.row(), "supervisor": os.getppid(), "began_at": self._began_at},
         }
+
+    def _trips(self, before: list[Event]) -> list[Event]:
+        """Return the last changes of the circuit's state that were recorded at this place."""
+        trips = [*before, *self._transitions.told()][-TRIPS_TOLD:]
+        if trips != self._told_trips[0]:
+            fitting, room = list[Event](), TRIPS_BYTES_MAX
+            for trip in reversed(trips):
+                room -= len(json.dumps(trip))
+                if room < 0:
+                    break
+                fitting.insert(0, trip)
+            self._told_trips = trips, fitting
+        return self._told_trips[1]
 
     def _points(self) -> tuple[list[Point], list[Point]]:
         if not self._metrics:
@@ -149,6 +183,7 @@ def tell_figures(
     assert place is not None, "there are several workers"
     board = Board(place.shared, place.place)
     reporter = Reporter(services, watch, transitions, board, metrics=metrics)
+    transitions.judges = lambda: reporter.judges
     if leads:
         whole = Whole(services, board)
         whole.tell = lambda: reporter.write(services.loop.time())
@@ -159,7 +194,9 @@ def tell_figures(
         watch.history.add_others = whole.add_samples
         watch.history.add_lanes = whole.add_lanes
         watch.history.others_lately = whole.others_lately
+        transitions.others = whole.others_trips
         watch.history.begin_again(services.loop.time())
+        proxy.ticker.on_second.append(lambda _: whole.take_hints())
     reporter.write(services.loop.time())  # one that dies in its first second was there, too
     proxy.ticker.on_second.append(reporter.on_second)
     return reporter.write

@@ -23,6 +23,7 @@ class WorkerPlace:
         store_lock_fd: The lock of the folder of the shared store; -1: nothing is stored.
         memory_fd: Of the memory, for locks; -1: there is none, as in tests.
         store_is_lent: Workers of the process before use the shared store too, or did.
+        store_set_aside: Why the supervisor has set a broken store aside; "" if it has not.
     """
 
     index: int
@@ -32,6 +33,7 @@ class WorkerPlace:
     store_lock_fd: int = -1
     memory_fd: int = -1
     store_is_lent: bool = False
+    store_set_aside: str = ""
 
     @property
     def judgement(self) -> memoryview:

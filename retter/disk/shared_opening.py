@@ -40,11 +40,16 @@ class _NoThread:
         """Do nothing."""
 
 
-def prepare(settings: Settings, workers: int) -> int:
+def prepare(
+    settings: Settings, workers: int, on_set_aside: Callable[[str], None] = lambda why: None
+) -> int:
     """Make the folder of `settings.store` ready for workers; return the descriptor of its lock.
 
     Removals that an earlier RETTER has not committed are made now. The database is closed
     again: it must not be open in a process that forks.
+
+    Args:
+        on_set_aside: Called with the reason if a broken database was set aside.
 
     Raises:
         ConfigError: The folder cannot be used.
@@ -66,6 +71,8 @@ def prepare(settings: Settings, workers: int) -> int:
         os.close(lock_fd)
         raise
     shelf.close()
+    if shelf.set_aside:
+        on_set_aside(shelf.set_aside)
     return lock_fd
 
 
@@ -116,6 +123,8 @@ def open_shared(
         )  # fmt: skip
         opened.pop_all()
     shelf.secret = secret
+    if place.leads:  # one of them tells it
+        shelf.set_aside = place.store_set_aside
     removals = journal.read()
     removals.add(news.own)
     if removals:

@@ -6,6 +6,7 @@ is there. That takes 2 us, since the tree of the keys is small and stays in memo
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import inf
 from typing import Any, Final
 
@@ -167,6 +168,15 @@ class SharedShelf(DiskShelf):
             self.behind.gathers = self._answers.gather(self._clock())
         self._pages.tick()
         super().tick(now)
+
+    def stats(self) -> dict[str, Any]:
+        """Return all figures; the amounts are those of all workers."""
+        stats = super().stats()
+        if not (self.trouble or self._closed):
+            with suppress(OSError):
+                entries, octets = self._database.amounts()
+                stats["entries"], stats["bytes_used"] = entries, max(0, octets)
+        return stats
 
     # -- counting what a purge drops
 

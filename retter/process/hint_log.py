@@ -1,4 +1,7 @@
-"""Log lines for hints (hints.py): each hint is logged once. Long polls are noticed here."""
+"""Log lines for hints (hints.py): each hint is logged once. Long polls are noticed here.
+
+Of several workers, the first one gets the hints of all (admin/worker_sum.py), and logs them.
+"""
 
 from typing import Final
 
@@ -19,10 +22,13 @@ class HintLog:
         self._hints = services.hints
         self._breaker = services.breaker
         self._logged = 0
+        self._logs = services.place is None or services.place.leads
 
     def on_second(self, now: float) -> None:
         """Log new hints."""
         self._look_for_long_polls()
+        if not self._logs:
+            return
         given = list(self._hints.given.values())
         for advice in given[self._logged :]:
             log.info("hint", advice=advice)

@@ -102,6 +102,7 @@ class Supervisor:
         self._judgement = Memory(self._shared.judgement, places_of(workers))
         self._store_broken = False
         self._shares_store = False  # with the workers of the process before
+        self._store_set_aside = ""  # why, if a broken one was
         self._left_store = ""  # the folder in memory of the process before, which is not used here
         self._store, self._store_lock_fd = self._open_store()
         self._fleet = Fleet(workers)
@@ -186,10 +187,13 @@ class Supervisor:
 
         wanted = replace(settings, store=store.path, store_disk_bytes=store.bytes_max)
         try:
-            return store, prepare(wanted, self._workers)
+            return store, prepare(wanted, self._workers, self._on_set_aside)
         except ConfigError:
             store.remove()
             raise
+
+    def _on_set_aside(self, why: str) -> None:
+        self._store_set_aside = why
 
     @staticmethod
     def _is_lock_of(lock_fd: int, path: str) -> bool:
@@ -469,6 +473,7 @@ class Supervisor:
                 self._store_lock_fd,
                 self._memory_fd,
                 self._shares_store,
+                self._store_set_aside,
             )
             parts = WorkerParts(
                 settings=self._settings,

@@ -38,12 +38,16 @@ class TransitionLog:
         # Returns the sentences about the situation. The program sets it.
         self.sentences: Callable[[float], dict[str, Any]] = lambda _: {}
         self._written_at = -math.inf
+        # Whether this process judges for all workers. What an operator orders, each of them does.
+        self.judges: Callable[[], bool] = lambda: True
         self._last: Transition | None = None  # not written yet
         self._before = ""  # the state before the first change that is not written yet
         self._entered: dict[str, int] = {}  # by the changes not written yet
 
     def on_transition(self, transition: Transition) -> None:
         """Write a change of state with the figures that caused it, now or soon."""
+        if not self.judges():
+            return
         if self._last is None:
             self._before = transition.before.value
         self._last = transition

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
+from retter.judgement.breaker import SharedBreaker
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
 from retter.process.descriptors import fit_descriptors
@@ -196,7 +197,9 @@ async def serve(parts: WorkerParts) -> int:
         worker = Worker(parts, proxy, link)
         proxy.on_second(worker.beat)
         watch = proxy.watch()
-        leads = place.leads
+        leads, breaker = place.leads, proxy._services.breaker
+        assert isinstance(breaker, SharedBreaker), "there are several workers"
+        transitions.judges = lambda: breaker.leads
         tell_figures = proxy.tell_figures(
             watch, leads=leads, metrics=parts.settings.admin not in ("off", "")
         )

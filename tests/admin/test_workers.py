@@ -1,5 +1,6 @@
 """The figures of several workers: one of them answers for the whole."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,27 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from retter.admin import worker_figures
-from retter.admin.whole import plus, points_plus
+from retter.admin import turns, worker_figures
+from retter.admin.process_figures import max_fds, start_time_s
+from retter.admin.watch import together
+from retter.admin.whole import document_plus, plus, points_plus
 from retter.admin.worker_figures import PRESENT_S, Board
 from retter.admin.workers import tell_figures
 from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.base.worker_place import WorkerPlace
-from tests.support.admin import FakeAdmin, admin_of, visit
-from tests.support.harness import get, reply
+from retter.proxy.secrets import Secrets
+from retter.proxy.ticker import TICK_S
+from retter.store.hints import ignoring
+from tests.support.admin import FakeAdmin, admin_of, visit, why
+from tests.support.harness import FakeLoop, get, reply
 
 
 class Workers:
     """Two workers; the first one has the admin listener."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, **settings: Any) -> None:
         self.stack = stack
         self.shared = divided(memoryview(bytearray(bytes_for(2))), 2)
-        self.first = self.start(0)
-        self.second = self.start(1)
+        self.first = self.start(0, **settings)
+        self.second = self.start(1, **settings)
 
-    def start(self, index: int) -> FakeAdmin:
-        admin = self.stack.enter_context(admin_of(place=WorkerPlace(index, 2, index, self.shared)))
+    def start(self, index: int, **settings: Any) -> FakeAdmin:
+        place = WorkerPlace(index, 2, index, self.shared)
+        admin = self.stack.enter_context(admin_of(place=place, **settings))
         proxy = admin.proxy.proxy
         api = admin.admin.api if index == 0 else None
         tell_figures(proxy, admin.admin.watch, admin.admin.transitions, leads=index == 0, api=api)
@@ -58,10 +65,36 @@ class Workers:
         }
 
 
+class InStep(Workers):
+    """The same with one clock."""
+
+    def __init__(self, stack: ExitStack, **settings: Any) -> None:
+        self.loop, self.secrets = FakeLoop(), Secrets()
+        super().__init__(stack, **settings)
+
+    def start(self, index: int, **settings: Any) -> FakeAdmin:
+        return super().start(index, own_loop=self.loop, secrets=self.secrets, **settings)
+
+    def passes(self, seconds: float = 2.0, *alive: FakeAdmin) -> None:
+        """Let time pass for those that live; what one tells another takes up to a second."""
+        end = self.loop.now + seconds
+        while self.loop.now < end - 1e-9:
+            self.loop.now = min(end, self.loop.now + TICK_S)
+            for one in alive or (self.second, self.first):
+                one.proxy.proxy.ticker.tick(self.loop.now)
+                one.proxy.settle()
+
+
 @pytest.fixture
 def workers() -> Iterator[Workers]:
     with ExitStack() as stack:
         yield Workers(stack)
+
+
+@pytest.fixture
+def crew() -> Iterator[InStep]:
+    with ExitStack() as stack:
+        yield InStep(stack)
 
 
 def test_what_all_have_counted_is_added(workers: Workers) -> None:
@@ -216,6 +249,238 @@ def test_lanes_and_the_heaviest_clients_are_those_of_all(workers: Workers) -> No
     turns = workers.first.state()["turns"]
     assert sum([lane["requests"] for lane in turns["lanes"].values()]) == 3, "no sum falls"
     assert [one["client"] for one in turns["heaviest"]] == [""]
+
+
+def test_the_queue_and_its_lanes_are_those_of_all() -> None:
+    with ExitStack() as stack:
+        crew = InStep(stack, max_in_flight=1)
+        crew.passes(0.1)  # they have seen each other
+        peers = [
+            worker.proxy.client(get(f"/{number}"), (f"192.0.2.{number}", 4000))
+            for number, worker in enumerate((crew.first, crew.second, crew.second))
+        ]
+        assert why(crew.first)["limits"]["in_flight"] == 1
+        assert why(crew.first)["limits"]["queue"] == 2, "at once"
+        crew.passes(1.0)
+        state = crew.first.state()
+        assert (state["in_flight"], state["queue"]) == (1, 2)
+        assert sum([lane["waiting"] for lane in state["turns"]["lanes"].values()]) == 2
+        assert crew.metrics()["retter_queue", ()] == 2
+        for peer in peers:
+            peer.resets()
+
+
+def test_what_visitors_get_is_that_of_all(crew: InStep) -> None:
+    """The share of the last ten seconds, of which most came to the second worker."""
+    crew.first.post("/api/circuit", "mode=open&seconds=60")
+    crew.passes()
+    for number in range(4):
+        client = crew.second.proxy.client(get(f"/{number}"), (f"192.0.2.{number}", 4000))
+        client.resets()
+    crew.passes()
+    before = crew.first.state()["turns"]["fresh_share"]["visitors"]
+    assert before is not None
+    for number in range(4):
+        client = crew.first.proxy.client(get(f"/{number}"), (f"192.0.2.{number}", 4000))
+        client.resets()
+    assert crew.first.state()["turns"]["fresh_share"]["visitors"] == before
+
+
+def test_a_client_of_two_workers_is_one_client(crew: InStep) -> None:
+    crew.first.post("/api/circuit", "mode=open&seconds=60")
+    crew.passes()
+    for worker, number in ((crew.first, 1), (crew.second, 1), (crew.second, 2)):
+        client = worker.proxy.client(get("/new"), (f"192.0.2.{number}", 4000))
+        client.resets()
+    crew.passes()
+    assert crew.first.state()["turns"]["clients"] == 2
+    assert crew.metrics()["retter_clients_told_apart", ()] == 2
+
+
+def test_very_many_clients_are_counted_without_their_numbers(
+    crew: InStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "CLIENTS_TOLD", 1)
+    crew.first.post("/api/circuit", "mode=open&seconds=60")
+    crew.passes()
+    for worker, number in ((crew.first, 1), (crew.second, 1), (crew.second, 2)):
+        client = worker.proxy.client(get("/new"), (f"192.0.2.{number}", 4000))
+        client.resets()
+    crew.passes()
+    assert crew.first.state()["turns"]["clients"] == 3, "at most so many"
+
+
+def test_a_hint_of_any_worker_is_given_once(crew: InStep) -> None:
+    for worker in (crew.first, crew.second):
+        worker.proxy.services.hints.takes_long(b"GET /poll", 30.0)
+    crew.second.proxy.services.hints.given[b"popup"] = ignoring(b"popup")
+    crew.passes()
+    hints = crew.first.state()["hints"]
+    assert len(hints) == 2 and "/poll" in hints[0] and "popup" in hints[1]
+    assert hints[1] in why(crew.first, cookie="popup=1")["advice"]
+    crew.passes(PRESENT_S + 1, crew.first)  # the second one is dead
+    assert crew.first.state()["hints"] == hints
+    crew.second = crew.start(1)
+    crew.first = crew.start(0)
+    crew.passes()
+    assert crew.first.state()["hints"] == [], "until one of them sees it again"
+
+
+def test_the_application_cannot_be_reached_if_no_worker_has_reached_it_since(
+    crew: InStep,
+) -> None:
+    first, second = crew.first.proxy.services.pool, crew.second.proxy.services.pool
+    assert crew.first.state()["upstream"]["fault"] == ""
+    second.fault = "connection refused"
+    crew.passes()
+    assert crew.first.state()["upstream"]["fault"] == "connection refused"
+    assert crew.first.state()["situation"]["row"] != "quiet"
+    crew.ask(crew.first, 1)
+    assert first.contacts == 1
+    assert crew.first.state()["upstream"]["fault"] == "", "the first one has"
+    first.fault = "timed out"
+    crew.passes()
+    assert crew.first.state()["upstream"]["fault"] == "timed out"
+    first.fault = ""
+    assert crew.first.state()["upstream"]["fault"] == ""
+
+
+def test_the_situation_is_that_of_all(crew: InStep) -> None:
+    """A request of the second worker waits, and the first one has none."""
+    clients = [crew.second.proxy.client(get(f"/{number}")) for number in range(4)]
+    crew.passes(15)
+    facts = crew.first.admin.watch.all_facts(crew.first.proxy.loop.now)
+    assert facts.connections == 4 and facts.met and facts.oldest_s == pytest.approx(14, abs=1.1)
+    assert crew.first.state()["situation"]["row"] == "hung"
+    for client in clients:
+        client.resets()
+
+
+def test_troubles_of_any_worker_are_those_of_all(crew: InStep) -> None:
+    own = crew.first.admin.watch.own_facts(0.0)
+    other = own._replace(
+        disk_trouble="it is broken", log_trouble="no room", store_full=0.9, lag_s=0.5, scarce=True
+    )
+    both = together(own, [other])
+    assert both.disk_trouble == "it is broken" and both.log_trouble == "no room"
+    assert (both.store_full, both.lag_s, both.scarce) == (0.9, 0.5, True)
+    assert together(other, [own])[7:] == both[7:]
+
+
+def test_a_pause_holds_requests_of_all_workers(crew: InStep) -> None:
+    crew.first.post("/api/pause", "seconds=60")
+    crew.passes()
+    waits = [crew.second.proxy.client(get("/a")), crew.first.proxy.client(get("/b"))]
+    crew.passes()
+    assert crew.first.state()["held"] == 2
+    assert crew.first.post("/api/pause", "seconds=60").json["held"] == 2
+    resumed = crew.first.post("/api/resume").json
+    assert (resumed["released"], resumed["held"]) == (2, 0)
+    for client in waits:
+        client.resets()
+
+
+def test_what_another_worker_has_judged_is_told(crew: InStep) -> None:
+    """The first one was replaced, and meanwhile the second one has led."""
+    crew.first.post("/api/circuit", "mode=open&seconds=60")
+    crew.passes()
+    crew.passes(PRESENT_S + 1, crew.second)  # the first one is dead
+    assert crew.second.proxy.services.breaker.leads  # type: ignore[attr-defined]
+    crew.second.post("/api/circuit", "mode=auto")
+    crew.passes(1.0, crew.second)
+    crew.first = crew.start(0)
+    crew.passes()
+    state = crew.first.state()
+    assert [(one["from"], one["to"]) for one in state["events"]] == [
+        ("CLOSED", "OPEN"),
+        ("OPEN", "LIMITING"),
+        ("LIMITING", "CLOSED"),
+    ]
+    trips = crew.first.ask("/api/trips").json["trips"]
+    assert [one["to"] for one in trips] == ["OPEN", "LIMITING", "CLOSED"] and trips[2]["figures"]
+    assert state["totals"]["transitions"] == 3, "what all of them do for an operator counts once"
+
+
+def test_of_changes_with_very_many_figures_fewer_are_told(
+    crew: InStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trip = {"at": 1.0, "from": "CLOSED", "to": "OPEN", "cause": "failing", "words": "x" * 9000}
+    monkeypatch.setattr(crew.second.admin.transitions, "told", lambda: [trip] * 8)
+    crew.passes()
+    assert len(crew.first.ask("/api/trips").json["trips"]) == 2
+
+
+def test_counts_of_a_worker_that_was_replaced_stay(crew: InStep) -> None:
+    crew.ask(crew.second, 3)
+    crew.passes()
+    before = crew.first.state()["store"]
+    assert before["misses"] + before["hits"] > 0
+    crew.second = crew.start(1)
+    crew.passes()
+    after = crew.first.state()["store"]
+    assert {name: after[name] for name in ("hits", "misses", "evictions")} == {
+        name: before[name] for name in ("hits", "misses", "evictions")
+    }
+    assert after["entries"] < before["entries"], "what it had in memory is lost"
+
+
+def test_the_old_health_document_is_that_of_all(crew: InStep) -> None:
+    crew.ask(crew.first, 2)
+    crew.ask(crew.second, 3)
+    crew.passes()
+    health = crew.first.ask("/health").json
+    assert (health["total-request-served"], health["cache-count"]) == (5, 2)
+    crew.second = crew.start(1)
+    crew.passes()
+    assert crew.first.ask("/health").json["total-request-served"] == 5
+
+
+def test_retter_is_as_old_as_its_first_worker(crew: InStep) -> None:
+    crew.passes()
+    crew.first, crew.second = crew.start(0), crew.start(1)
+    crew.passes()
+    assert crew.first.state()["uptime_s"] == pytest.approx(4, abs=0.1)
+    assert crew.metrics()["retter_uptime_seconds", ()] == pytest.approx(4, abs=0.1)
+    started = crew.metrics()["process_start_time_seconds", ()]
+    assert started == start_time_s(os.getppid())
+
+
+def test_the_slowest_loop_counts_and_all_descriptors(crew: InStep) -> None:
+    crew.second.proxy.proxy.ticker.loop_lag_s = 0.5
+    crew.passes()
+    state = crew.first.state()
+    assert state["loop_lag_ms"] == 500
+    assert [one["loop_lag_ms"] for one in state["workers"]] == [0, 500]
+    found = crew.metrics()
+    assert found["process_max_fds", ()] == 2 * max_fds()
+
+
+DISK = {
+    "entries": 5, "bytes_used": 50, "dirty": 1, "dirty_bytes": 10, "index_bytes": 3, "commits": 2,
+    "held_s_max": 0.1, "trouble": "", "set_aside": 0,
+}  # fmt: skip
+SHARED = {"connected": 1, "boxes": 2, "waiting": 1, "reads": 4, "trouble": ""}
+
+
+def test_a_store_that_all_share_is_not_added_but_what_each_has_done_with_it() -> None:
+    document: dict[str, Any] = {
+        "connections": 0, "memory": {}, "queue": 0, "held": 0, "upstream": {}, "loop_lag_ms": 1,
+        "store": {"entries": 1, "bytes": 1, "bytes_max": 1, "hits": 1}, "disk": DISK,
+        "shared": SHARED,
+    }  # fmt: skip
+    other = document | {
+        "disk": DISK | {"held_s_max": 0.2, "trouble": "it is broken"},
+        "shared": SHARED | {"connected": 0, "trouble": "away"},
+    }
+    both = document_plus(document, [other])
+    assert both["disk"] == DISK | {
+        "dirty": 2, "dirty_bytes": 20, "index_bytes": 6, "held_s_max": 0.2,
+        "trouble": "it is broken",
+    }  # fmt: skip
+    assert both["shared"] == SHARED | {"connected": 0, "waiting": 2, "trouble": "away"}
+    assert both["store"] == {"entries": 2, "bytes": 2, "bytes_max": 2, "hits": 1}
+    both = document_plus(other, [document])
+    assert (both["disk"]["trouble"], both["shared"]["trouble"]) == ("it is broken", "away")
 
 
 # -- the board

@@ -20,6 +20,7 @@ from retter.store.rules import StoreRules
 from retter.store.shared_store import SharedStore
 from retter.store.write_behind import COMMIT_EVERY_S
 from tests.support.disk import Clock, Immediately, Later, disk_settings, open_at
+from tests.support.disk_of_workers import Crew
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, SECRET, put, request, who
 
@@ -238,3 +239,37 @@ def test_a_folder_with_a_database_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="store"):
         folder.worker(0)
     folder.close()
+
+
+def test_a_broken_database_is_set_aside_once_and_the_first_worker_tells_it(
+    tmp_path: Path,
+) -> None:
+    path, told = tmp_path / "store", list[str]()
+    path.mkdir()
+    (path / "data.mdb").write_bytes(b"no database" * 1000)
+    folder = Folder(path)
+    folder.close()
+    (path / "data.mdb").write_bytes(b"no database" * 1000)
+    folder.lock_fd = prepare(folder.settings, 2, told.append)
+    assert told == ["its header is not that of a database"]
+    for place, why in ((0, told[0]), (1, "")):
+        where = WorkerPlace(place, 2, place, folder.shared, folder.lock_fd, store_set_aside=told[0])
+        thread = Immediately()
+        shelf = open_shared(folder.settings, where, thread, thread, folder.clock.monotonic)
+        assert shelf.set_aside == why and shelf.stats()["set_aside"] == bool(why)
+        shelf.close()
+    folder.close()
+
+
+def test_the_amounts_on_disk_are_those_of_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Crew(tmp_path / "store", monkeypatch)
+    first, second = crew.workers
+    assert put(second.store, PAGE, response(), b"body", crew.clock.now)
+    second.shelf.flush()
+    crew.database.entries = crew.database.bytes_used = 0  # as the first one has seen it last
+    assert first.shelf.stats()["entries"] == 1 and first.shelf.stats()["bytes_used"] > 0
+    first.shelf.leave("it is broken")
+    assert first.shelf.stats()["entries"] == 0
+    crew.close()

@@ -52,6 +52,18 @@ def opens(at: float) -> Transition:
     return change(at, LIMITING, OPEN, Signal.FAILING)
 
 
+def test_what_another_worker_judges_is_not_logged_here() -> None:
+    with capture_logs() as records:
+        log = TransitionLog()
+        log.judges = lambda: False
+        log.on_transition(limits(0.0))
+        log.flush()
+        assert records == []
+        log.judges = lambda: True
+        log.on_transition(limits(1.0))
+    assert len(records) == 1
+
+
 def logged(act: Callable[[TransitionLog], None]) -> list[dict[str, Any]]:
     with capture_logs() as records:
         act(TransitionLog())

@@ -12,10 +12,12 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from retter.process.signals import SAME_SIGNAL_S
+from retter.store.hints import UNANSWERED_MIN
 from tests.real.conftest import StartRetter
 from tests.real.gate import Gate
 from tests.real.processes import (
@@ -283,6 +285,73 @@ def test_a_list_of_what_is_stored_has_each_page_of_all_workers_once(
     assert listed("owner=private") == (private, count)
     assert listed("search=echo/11") == ([one for one in wanted if "echo/11" in one], count)
     eventually(lambda: listed() == (wanted, count), "the same when all are written")
+
+
+def state_of(admin: int) -> dict[str, Any]:
+    state: dict[str, Any] = fetch(admin, "GET", "/api/state").json
+    return state
+
+
+def test_why_status_and_metrics_speak_for_the_queue_of_all_workers(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    admin, gate = free_port(), Gate(application, "queue")
+    port = start_retter(
+        "--upstream", application.upstream, "--workers", "2", "--admin", f"127.0.0.1:{admin}",
+        "--max-in-flight", "1", "--queue-wait", "60s",
+    ).port  # fmt: skip
+    asked = {"Content-Type": "application/x-www-form-urlencoded"}, b"url=http://a/page"
+
+    def limits() -> dict[str, Any]:
+        found: dict[str, Any] = fetch(admin, "POST", "/api/why", *asked).json["limits"]
+        return found
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(CLIENTS):
+            client = stack.enter_context(
+                contextlib.closing(
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+                )
+            )
+            client.request("GET", f"/wait?gate={gate.name}")
+        eventually(
+            lambda: sum([limits()[name] for name in ("in_flight", "queue")]) == CLIENTS, "all wait"
+        )
+        assert limits()["in_flight"] <= 2
+        eventually(
+            lambda: (state := state_of(admin))["in_flight"] + state["queue"] == CLIENTS, "and here"
+        )
+        state = state_of(admin)
+        assert 0 < state["workers"][0]["connections"] < CLIENTS, "each has some of them"
+        assert sum([lane["waiting"] for lane in state["turns"]["lanes"].values()]) > 0
+        gate.open()
+
+
+def test_a_hint_of_both_workers_is_given_and_logged_once(
+    start_retter: StartRetter, programs: list[Program]
+) -> None:
+    application = ApplicationProgram()
+    programs.append(application)
+    admin = free_port()
+    proxy = start_retter(
+        "--upstream", application.upstream, "--workers", "2", "--admin", f"127.0.0.1:{admin}",
+        "--connect-hold", "0",
+    )  # fmt: skip
+    port = proxy.port
+    application.kill()
+    for number in range(4 * UNANSWERED_MIN):  # so many that both workers notice it
+        cookie = {"Cookie": f"popup_seen={number}"}
+        assert fetch(port, "GET", f"/new/{number}", cookie).status >= 500
+
+    def hints() -> list[str]:
+        return [one for one in state_of(admin)["hints"] if "popup_seen" in one]
+
+    eventually(hints, "a hint")
+    eventually(
+        lambda: [one for one in proxy.records() if one["event"] == "hint"], "which is logged"
+    )
+    assert len(hints()) == 1
+    assert len([one for one in proxy.records() if one["event"] == "hint"]) == 1
 
 
 def test_what_is_stored_while_a_successor_starts_is_there_afterwards(

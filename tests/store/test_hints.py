@@ -9,6 +9,7 @@ from retter.store.hints import GIVEN_MAX, NAMES_MAX, ROLL_S, ROLLS_MIN, UNANSWER
 from tests.support.admin import admin_of, why
 from tests.support.frameworks import Browser, django_application, encrypting_application
 from tests.support.site import Site, page
+from tests.support.site_of_workers import SiteOfWorkers
 
 POPUP = "cookie popup_seen differs for every visitor: --ignore-cookies popup_seen"
 
@@ -84,6 +85,17 @@ def test_each_hint_is_logged_once() -> None:
         for second in (1.0, 2.0):
             log.on_second(second)
     assert [line["advice"].startswith(POPUP) for line in logs] == [True]
+
+
+def test_of_several_workers_the_first_one_logs_hints() -> None:
+    """It gets those of the others (admin/worker_sum.py)."""
+    site = SiteOfWorkers(lambda asked: page("page"))
+    with capture_logs() as logs:
+        for worker in site.crew:
+            log = HintLog(worker.services)
+            worker.services.hints.takes_long(b"GET /poll", 10.0)
+            log.on_second(1.0)
+    assert len(logs) == 1
 
 
 def test_a_long_poll_is_noticed_when_others_wait_for_it() -> None:
