@@ -189,6 +189,9 @@ class Circuit:
         failures, successes = self.failures.recent.failed, self.failures.recent.passed
         self._enter(now, before, signal)
         self.set_cap()
+        if self.elsewhere is not None:
+            self.elsewhere.moved(after)  # the judge tells of the transition, once for all
+            return
         if self._on_transition is None:
             return
         limit = self.limit

@@ -6,7 +6,7 @@ tell it what happens. `retter.judgement` has the whole.
 """
 
 from retter.breaker.permit import Permit
-from retter.breaker.states import Signal
+from retter.breaker.states import Signal, State
 
 
 class Elsewhere:
@@ -22,4 +22,8 @@ class Elsewhere:
 
     def probed(self, now: float, permit: Permit) -> None:
         """Pass on that a probe is sent."""
+        raise NotImplementedError
+
+    def moved(self, state: State) -> None:
+        """Pass on that an operator's order has changed the state here, as it does at the judge."""
         raise NotImplementedError

@@ -164,7 +164,7 @@ class SharedBreaker(CircuitBreaker):
         self._floats = memory.floats
         self._index = index
         self._word = memory.slots[index].word
-        self._teller = Teller(memory, index, circuit.routes.other)
+        self._teller = Teller(memory, index, circuit.routes.other, on_follow)
         self._cold = circuit.baseline.cold
         self._own = 0  # requests in flight here
         self._others = 0  # and in the other workers

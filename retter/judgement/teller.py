@@ -1,5 +1,6 @@
 """Tells the leader what happens in this worker."""
 
+from collections.abc import Callable
 from typing import Final
 
 from retter.breaker.elsewhere import Elsewhere
@@ -7,7 +8,7 @@ from retter.breaker.figures import route_number_of
 from retter.breaker.opening import Opening
 from retter.breaker.permit import Permit
 from retter.breaker.routes import Route
-from retter.breaker.states import Signal
+from retter.breaker.states import Signal, State
 from retter.judgement.events import (
     IS_GET,
     IS_JUDGED,
@@ -25,17 +26,28 @@ _PASSED: Final = int(Happened.PASSED)
 
 
 class Teller(Elsewhere):
-    """Writes events into this worker's ring."""
+    """Writes events into this worker's ring.
 
-    __slots__ = ("_floats", "_known", "_names", "_other", "_ring", "_word", "_words")
+    Args:
+        on_follow: Called with the state when an operator's order has changed it in this worker.
+    """
 
-    def __init__(self, memory: Memory, index: int, other: Route) -> None:
+    __slots__ = ("_floats", "_known", "_names", "_on_follow", "_other", "_ring", "_word", "_words")
+
+    def __init__(
+        self,
+        memory: Memory,
+        index: int,
+        other: Route,
+        on_follow: Callable[[State], None] | None,
+    ) -> None:
         self._ring = Ring(memory, index)
         self._names = Names(memory, index)
         self._words = memory.words
         self._floats = memory.floats
         self._word = memory.slots[index].word
         self._other = other  # the route that all others share
+        self._on_follow = on_follow
         self._known: set[int] = set()  # numbers whose names have been written
 
     def number_of(self, route: Route) -> int:
@@ -121,6 +133,11 @@ class Teller(Elsewhere):
                 int(Happened.PROBED),
                 PROBES_ROUTE,
             )
+
+    def moved(self, state: State) -> None:
+        """Report the state that an operator's order has set here."""
+        if self._on_follow is not None:
+            self._on_follow(state)
 
 
 _KNOWN_MAX: Final = 1024  # a site has some dozens of routes; a name may be written again

@@ -16,6 +16,7 @@ from retter.breaker import (
     Permit,
     Phase,
     Rejection,
+    Signal,
     State,
     constants,
 )
@@ -296,6 +297,9 @@ def test_an_order_to_one_worker_is_obeyed_by_all() -> None:
     crew.settle()
     assert crew.states() == {State.OPEN}
     assert {crew[index].breaker.circuit.mode for index in crew.alive} == {Mode.OPEN}
+    told = [(index, transition.cause) for index, transition in crew.transitions]
+    assert told == [(0, Signal.FORCED_OPEN)], "the leader alone tells of it"
+    assert crew.followed == [[], [State.OPEN], [State.OPEN]], "the others are told of the state"
     crew.kill(1)
     begun = crew.begin(1).breaker.circuit
     assert begun.mode is Mode.OPEN
