@@ -465,7 +465,7 @@ def _help_of(setting: Setting) -> str:
 
 
 def help_text(columns: int | None = None) -> str:
-    """Return what --help-all prints, for a terminal of so many columns (that of the process)."""
+    """Return the text of --help-all, `columns` wide; by default as wide as the terminal."""
     import shutil  # which loads every compressor
 
     wanted = shutil.get_terminal_size().columns - 2 if columns is None else columns

@@ -95,7 +95,7 @@ class Series:
         return b"".join([*rates, self._states[kept].tobytes()])
 
     def restore(self, packed: bytes, absent: int) -> None:
-        """Begin with packed rows, and with so many in which no RETTER ran.
+        """Begin with packed rows, followed by `absent` rows in which no RETTER ran.
 
         Raises:
             ValueError: They are no packed rows.

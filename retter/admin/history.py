@@ -81,7 +81,7 @@ class History:
         self.add_lanes: Callable[[list[int], list[int]], tuple[list[int], list[int]]] = (
             lambda asked, got: (asked, got)
         )
-        # Returns what other workers have told of the last seconds (lately.py).
+        # Returns the figures that other workers have reported for the last seconds (lately.py).
         self.others_lately: Callable[[], list[dict[str, Any]]] = list
         self._routes_before: dict[bytes, RouteSample] = {}
         self._routes: dict[bytes, RouteSample] = {}
@@ -144,7 +144,7 @@ class History:
         )
 
     def before(self, seconds: int = LATELY_S) -> Sample:
-        """Return the counters of so many seconds ago, or of the start."""
+        """Return the counters as they were `seconds` ago, or at the start."""
         return self._samples[max(0, len(self._samples) - 1 - seconds)]
 
     def rates(self) -> dict[str, float]:
@@ -155,14 +155,14 @@ class History:
     def place_shares(self) -> tuple[float | None, float | None]:
         """Return the shares of the visitors' requests, and of the heavy ones', that got a place.
 
-        None where nobody asked.
+        None if there were no requests of that kind.
         """
         now, then = self.now(self._services.loop.time()).sorted, self.before().sorted
         asked, got, heavy_asked, heavy_got = [b - a for a, b in zip(then, now, strict=True)]
         return _part(got, asked), _part(heavy_got, heavy_asked)
 
     def answers(self, seconds: int) -> dict[str, dict[str, int]]:
-        """Return the results of the requests of so many seconds, GETs and others apart."""
+        """Return the results of the requests of the last `seconds`, GETs and others apart."""
         now, then = self.now(self._services.loop.time()), self.before(seconds)
         return {
             "gets": now.gets.since(then.gets)._asdict(),

@@ -14,12 +14,12 @@ from typing import Final
 
 from retter.base.counters import NO_ANSWERS, Answers
 
-LATELY_S: Final = 10  # what is counted "lately", in seconds
-HUNG_S: Final = 3.0  # no answer for so long, with several waiting, is no pause
-HUNG_CLOSED_S: Final = 10.0  # and while the circuit is CLOSED: three long reports are no hang
-UNANSWERED_S: Final = 60.0  # the last request took too long, so long ago: nobody notices any more
+LATELY_S: Final = 10  # the counts of `Facts` are those of this many seconds
+HUNG_S: Final = 3.0  # without an answer for this long, and with several waiting, it hangs
+HUNG_CLOSED_S: Final = 10.0  # the same while CLOSED: three long reports are not a hang
+UNANSWERED_S: Final = 60.0  # a last request without an answer that is older says nothing any more
 HUNG_MIN: Final = 3  # requests: one or two may be long on purpose
-DOWN_S: Final = 1.0  # no answer for so long: it is not one connection among many that failed
+DOWN_S: Final = 1.0  # without an answer for this long, all connections fail, and not only one
 IDLE_S: Final = 10.0  # without a request for this long, RETTER is idle
 FAILING_SHARE: Final = 0.01  # of the answers: less is usual on any site
 FAILING_MIN: Final = 3  # errors: one or two are no situation
@@ -204,7 +204,7 @@ def _names(routes: tuple[str, ...]) -> str:
 
 
 def _ordered(facts: Facts, what: str) -> str:
-    """Say who wants it, and for how long."""
+    """Return who has ordered it, and for how long."""
     if facts.forced_s is None:
         return f"The configuration {what}"
     return f"An operator {what}, for {length(facts.forced_s)} more"

@@ -152,7 +152,7 @@ def heaviest_client(services: Services, history: History, now: float) -> tuple[s
     """Return the client that asks for more than its share, and its part of the work."""
     fairness = services.breaker.circuit.fairness
     if fairness is None or clients_told_apart(services, history) < 2:
-        return None  # nobody else is there who could want a share
+        return None  # no other client could get the rest
     rows = _heaviest(services, history, fairness, now)
     heavy = [row for row in rows if row["lane"] == LANE_WORDS[HEAVY]]
     if not heavy:

@@ -22,7 +22,7 @@ from retter.proxy.ticker import Ticker
 # A better situation is shown when it has lasted this long: a second without an error is no end.
 CALMER_S: Final = 3.0
 OLDEST_LOOKED_AT: Final = 16  # of the exchanges: they stand nearly in the order of their age
-DESCRIPTORS_SHARE: Final = 0.95  # so many in use: they are what is missing
+DESCRIPTORS_SHARE: Final = 0.95  # with more in use, failed connections are due to a lack of them
 
 _REASONS: Final = tuple(reason.value for reason in Reason)
 _UPSTREAM_TIMEOUT: Final = _REASONS.index(Reason.UPSTREAM_TIMEOUT.value)

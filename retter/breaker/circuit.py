@@ -115,9 +115,9 @@ class Circuit:
 
     @property
     def _proven_places(self) -> float:
-        """How many places there are at least while LIMITING.
+        """The least number of places while LIMITING.
 
-        While answers come in time with so many in flight, fewer places would leave workers idle.
+        While answers come in time with this many in flight, fewer places would leave workers idle.
         The work rate alone gives too few if slow requests happen to hold many workers, because they
         give few answers. A late edge below the proven rank is the stronger proof: somebody waited.
         Nothing is proven while the application hangs. During the cold start little is known about
@@ -131,7 +131,7 @@ class Circuit:
 
     @property
     def full_at(self) -> float:
-        """With so many in flight other methods wait: the known ceiling, or this box's part."""
+        """The number in flight from which other methods wait: the ceiling, or this box's part."""
         settings = self.settings
         part = settings.max_in_flight if settings.is_part else 0
         return min(self.table.ceiling, part or inf)

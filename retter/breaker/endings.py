@@ -14,7 +14,7 @@ from retter.breaker.permit import Permit, Phase
 from retter.breaker.routes import Route
 from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
 
-# From so many samples on, a baseline gives each one the same weight and clips outliers.
+# From this number of samples on, a baseline gives each one the same weight and clips outliers.
 _SETTLED_SAMPLES: Final = max(int(1.0 / constants.BASELINE_WEIGHT), constants.BASELINE_CLIP_AFTER)
 
 
@@ -213,7 +213,7 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
     elif circuit.state is HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
     elif circuit.state is LIMITING and permit.rank >= circuit.table.late_from:
-        pass  # it queued: with so many in flight, answers of all routes are late
+        pass  # it waited in a queue of the application, as requests of all routes do
     # A route without enough samples may just be slow.
     elif circuit.state is not OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
@@ -231,7 +231,7 @@ def _ceiling_lowered(circuit: Circuit, now: float) -> None:
 
 def _judge(circuit: Circuit, now: float, route: Route) -> None:
     failures = circuit.failures
-    if failures.refused_in_a_row >= constants.REFUSALS_IN_A_ROW:  # nobody listens
+    if failures.refused_in_a_row >= constants.REFUSALS_IN_A_ROW:  # nothing listens there
         circuit.fire(now, Signal.FAILING)
     elif failures.fails_alone(route, circuit.routes, now):
         circuit.open_route(now, route)

@@ -13,9 +13,9 @@ from typing import Final
 
 from retter.breaker.permit import Permit, Phase
 
-# The keys in flight are counted for so many ticks after the last question about them (one second).
-# To count them for each request would cost 2,500 of the 84,000 instructions that forwarding takes,
-# and nobody asks while there are places enough.
+# The keys in flight are counted until this many ticks (one second) after they were last needed. To
+# count them always would cost 2,500 of the 84,000 instructions that forwarding takes, and they are
+# not needed while there are enough places.
 KEYS_COUNTED_TICKS: Final = 20
 
 
@@ -113,5 +113,5 @@ class Flight:
         return islice(chain(self._old, self.young), count)
 
     def oldest(self, skip: int) -> Permit | None:
-        """Return the oldest permit after skipping `skip`, or None if there are not so many."""
+        """Return the oldest permit after the `skip` oldest ones; None if there are too few."""
         return next(islice(chain(self._old, self.young), skip, None), None)

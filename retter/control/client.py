@@ -26,7 +26,7 @@ class ControlError(Exception):
 
 
 class Mistaken(ControlError):
-    """What was asked for is not understood or not possible: an argument has to change."""
+    """The request is not understood or not possible: an argument has to change."""
 
 
 class Unreachable(ControlError):

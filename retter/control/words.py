@@ -235,7 +235,7 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
         else []
     )
     if shares := _visitors(turns["fresh_share"]):
-        rows.append(("of visitors", shares))
+        rows.append(("fresh share", shares))
     heaviest = cast("list[Document]", turns["heaviest"])
     named = [
         f"{one['client'] or one['kind']} ({100 * one['share']:.0f} %)"
@@ -248,12 +248,12 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
 
 
 def _visitors(shares: dict[str, float | None]) -> str:
-    """Return what visitors get while requests are sorted, apart from clients that ask for most."""
+    """Return the shares of requests that got a place at the application, while they are sorted."""
     words = [
         f"{100 * share:.0f} % {what}"
         for share, what in (
-            (shares["visitors"], "of their requests are answered fresh"),
-            (shares["heavy"], "of those of heavy clients"),
+            (shares["visitors"], "of visitors' requests"),
+            (shares["heavy"], "of heavy clients' requests"),
         )
         if share is not None
     ]

@@ -34,7 +34,7 @@ LOCK_FILE: Final = "lock.mdb"
 # Threads that may read at the same time: two of each process, and of `retter store`.
 READERS_MAX: Final = 32
 
-# In lock.mdb: of each reader, and of what stands before them (mdb.c: MDB_reader, MDB_txninfo).
+# Sizes in lock.mdb: a reader, and the header before the readers (mdb.c: MDB_reader, MDB_txninfo).
 READER_BYTES: Final = 64
 READERS_AT_MAX: Final = 1024
 

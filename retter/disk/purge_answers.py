@@ -67,7 +67,7 @@ class PurgeAnswers:
         }
 
     def ask(self, count: PurgeCount, readers: dict[int, RingReader], now: float) -> None:
-        """Gather the answers to a purge that the others have been told."""
+        """Gather the answers of the others to a purge that they got."""
         if count.number >= 0 and readers:
             self._asked.append(_Asked(count, readers, now + GATHER_S))
 
@@ -97,7 +97,7 @@ class _Asked:
     def read(self, place: int) -> None:
         for other, reader in list(self.readers.items()):
             messages = reader.read()
-            if messages is None:  # it has told too much since
+            if messages is None:  # it has written more since than its ring holds
                 del self.readers[other]
                 self.count.complete = False
                 continue

@@ -27,9 +27,9 @@ from retter.store.write_behind import (
     marked_superseded,
 )
 
-# A stranger can send a POST to five URLs of 16 KB in the time between two looks of another worker,
-# and to have missed news costs that worker all that is stored near it. So of the longer keys, no
-# more is told in a tenth of a second (two looks) than a quarter of a ring.
+# A stranger can send POSTs to five URLs of 16 KB between two looks of another worker. A worker that
+# has missed news drops all that it has in memory. So in a tenth of a second (two looks), long keys
+# take at most a quarter of a ring; further ones are not passed on.
 LONG_KEY_BYTES: Final = 512
 LONG_KEYS_EVERY_S: Final = 0.1
 
@@ -53,7 +53,7 @@ class SharedBehind(WriteBehind):
         self._applies = False  # what another worker has removed
         self._position = 0  # of the news that the batch under way has
         self._long_until = 0.0
-        self._long_bytes = 0  # of longer keys that were told, until then
+        self._long_bytes = 0  # of longer keys that were passed on, until then
         self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
         self.on_kept: Callable[[bytes], None] = lambda key: None  # see give_way
         # Called with what a purge of another worker has dropped here: its place, the number of the

@@ -126,7 +126,7 @@ class Outbox:
             self.removed(later.removals)
 
     def again(self, failed_at: float) -> None:
-        """The server was away since `failed_at`, and may have lost what it was told last."""
+        """Send again what the server may have lost, since it was away from `failed_at` on."""
         for at, message in self._told:
             if at >= failed_at - TELL_AGAIN_S:
                 self.removed(message.removals)

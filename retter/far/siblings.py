@@ -64,7 +64,7 @@ class Siblings:
         for at, ring in enumerate(shared.news):
             reader = RingReader(ring, shared.heads, at, shared.told[at])
             messages = reader.read()
-            if messages is None:  # what is older is in a file, which the next one at its place has
+            if messages is None:  # older ones are in a file, which its successor reads
                 reader = RingReader(ring, shared.heads, at, shared.noted[at])
                 messages = reader.read()
             removals = merged(messages)
@@ -86,7 +86,7 @@ class Siblings:
         self._shared.told[self._place] = position
 
     def noted(self, position: int) -> None:
-        """Note that what is not told of it until this position is in a file beside the store."""
+        """Note that its untold removals up to this position are in a file beside the store."""
         self._shared.noted[self._place] = position
 
     @property

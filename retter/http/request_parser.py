@@ -74,15 +74,15 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
-# Forms that are at hand. A site's visitors have some dozens of browsers, and each of these asks in
-# some ways for pages, pictures and data.
+# Forms that are kept ready. A site's visitors have some dozens of browsers, and each of these has a
+# few forms of requests: for pages, pictures and data.
 LATEST_MAX = 256
 # Of one kind. To find out that one does not fit takes 1,000 instructions of the processor.
 LATEST_OF_KIND_MAX = 8
 
-# Languages and devices of one form that are remembered, and the octets from which one was read:
-# 2 MB for all forms that are at hand, if strangers fill them. To read them anew for four of ten
-# heads of forty kinds of browsers takes 2,500 instructions of the processor a request.
+# Languages and devices that are remembered for one form, and the octets from which one was read:
+# 2 MB for all forms that are kept ready, if strangers fill them. Without them, four of ten heads of
+# forty kinds of browsers are read again, which takes 2,500 instructions of the processor a request.
 SOFTS_REMEMBERED_MAX = 16
 SOFT_BYTES_REMEMBERED_MAX = 320
 
@@ -465,7 +465,7 @@ class RequestParser:
         self._forms: FormMemo[_RequestForm] | None = None
         if form_bytes_max:
             self._forms = FormMemo(form_bytes_max)
-        # The forms that heads of some kind had last, at hand; the newest first.
+        # The forms that are kept ready, by the kind of head; the newest first.
         self._latest: dict[tuple[int, bytes], list[_RequestForm]] = {}
         self._latest_count = 0
         self._authority = authority
@@ -485,10 +485,10 @@ class RequestParser:
         return self.parse_plain(head) or self._parse_new(head)
 
     def parse_plain(self, data: bytes) -> RequestHead | None:
-        """Do the same for bytes that may be one whole head; None if that is not plain to see.
+        """Do the same for bytes that may be one whole head; None if they have no form kept ready.
 
-        It is if the bytes have a form that is at hand. So the caller need not look for the end of a
-        head in them, which takes 2,500 instructions of the processor.
+        The caller need not look for the end of a head in them, which would take 2,500 instructions
+        of the processor.
         """
         lines = data.split(b"\r\n")
         latest = self._latest.get((len(lines), lines[3] if len(lines) > 3 else b""))
@@ -506,7 +506,7 @@ class RequestParser:
         return None if start is None else self._filled_in(data, form, start[0], start[1], values)
 
     def _parse_new(self, head: bytes) -> RequestHead:
-        """Parse a head whose form is not at hand, or whose lines change each other's meaning."""
+        """Parse a head whose form is not kept ready, or whose lines change each other's meaning."""
         memo = self._forms
         lines = head.split(b"\r\n")
         match = REQUEST_LINE.fullmatch(lines[0])

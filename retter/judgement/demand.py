@@ -11,7 +11,7 @@ from typing import Final
 from retter.breaker.demand import NOBODY, DemandTable
 from retter.judgement.memory import DEMANDS_MAX, Memory
 
-_SHIFT: Final = 32  # a client's number is told in two parts, which floats hold exactly
+_SHIFT: Final = 32  # a client's number is written in two parts, each of which a float holds exactly
 _MASK: Final = (1 << _SHIFT) - 1
 
 
@@ -24,7 +24,7 @@ class SharedDemand(DemandTable):
         super().__init__()
         self._elsewhere: dict[int, float] = {}  # the demand of clients in other workers
         self._given_elsewhere = 0.0  # the work forwarded for all clients there
-        self._rest_elsewhere = 0.0  # the demand there of clients that are not told one by one
+        self._rest_elsewhere = 0.0  # the demand there of clients without a row
         self._told_at = 0.0  # the time for which these hold
 
     def tell(self, memory: Memory, index: int, now: float) -> None:
@@ -44,7 +44,7 @@ class SharedDemand(DemandTable):
         memory.slots[index].demand.write(said)
 
     def hear(self, memory: Memory, others: list[int], now: float) -> None:
-        """Read the demand that these workers have told."""
+        """Read the demand that these workers have written."""
         self._elsewhere = {}
         self._given_elsewhere = self._rest_elsewhere = 0.0
         self._told_at = now

@@ -23,7 +23,7 @@ class SharedFlight(Flight):
         self.elsewhere: list[Permit] = []
 
     def oldest(self, skip: int) -> Permit | None:
-        """Return the oldest permit after skipping `skip`, or None if there are not so many."""
+        """Return the oldest permit after the `skip` oldest ones; None if there are too few."""
         if not self.elsewhere:
             return super().oldest(skip)
         oldest = [*self.oldest_first(skip + 1), *self.elsewhere]

@@ -46,7 +46,7 @@ REPORT_NUMBERS: Final = 16  # room in each block
 ORDER_NUMBERS: Final = 6
 FIGURES_NUMBERS: Final = 40 + PLACES_MAX
 TABLES_NUMBERS: Final = 1024
-DEMANDS_MAX: Final = 256  # clients told one by one: more cannot all be heavy and matter
+DEMANDS_MAX: Final = 256  # clients with a row each; of more, each has too small a share to matter
 DEMAND_NUMBERS: Final = 3 + 3 * DEMANDS_MAX
 
 NAMES_MAX: Final = 64  # names of routes; as many as the breaker's table has
@@ -75,7 +75,7 @@ SLOT_BYTES: Final = _MARKS_AT + TICKET_MARKS
 
 
 def bytes_needed(workers: int) -> int:
-    """Return how many octets so many workers share.
+    """Return the size of the memory that this many workers share, in octets.
 
     Most of them are never touched, so they take no memory.
     """

@@ -62,7 +62,7 @@ class Inheritance:
         self._listeners: list[socket.socket] = systemd.take_listeners()
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
         self._lent: set[str] = set()  # the previous process keeps these if this one does not serve
-        self._left: list[str] = []  # paths of lent sockets that nobody uses once this one serves
+        self._left: list[str] = []  # paths of lent sockets: unused once this process serves
         self._ready_fd = -1
         self.store_fd = -1  # the lock of `--store`, which both have during a takeover
         self.state: socket.socket | None = None  # to the previous process, which sends its state

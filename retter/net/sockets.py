@@ -98,7 +98,7 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
 
 
 def listen_together_on(address: ListenAddress, count: int) -> list[socket.socket]:
-    """Return so many sockets that listen on one address; the kernel spreads clients over them.
+    """Return `count` sockets that listen on one address; the kernel spreads clients over them.
 
     The kernel lets any program of this user share the port from then on. So this first makes sure
     that nothing listens there: a second RETTER would silently take a part of the clients.
@@ -115,7 +115,7 @@ def listen_together_on(address: ListenAddress, count: int) -> list[socket.socket
 
 
 def listen_beside(address: ListenAddress, count: int) -> list[socket.socket]:
-    """Return so many sockets more for an address where such sockets may listen already.
+    """Return `count` more sockets for an address on which such sockets may listen already.
 
     Raises:
         ListenError: The address cannot be listened on.

@@ -19,7 +19,7 @@ class Backoff:
         self._deaths = 0
 
     def delay_s(self, lived_s: float) -> float:
-        """Return the delay after a death of a worker that has lived for so long."""
+        """Return the delay before a restart of a worker that died after `lived_s`."""
         if lived_s >= STEADY_S:
             self._deaths = 0
         delay_s = DELAYS_S[min(self._deaths, len(DELAYS_S) - 1)]

@@ -74,8 +74,8 @@ class _Worker:
     since: float = 0.0  # when the phase began
     start_at: float = -inf
     reload_asked: bool = False
-    closing: bool = False  # it was told to close the store, and has not answered
-    told_at: float = inf  # when it was told to reload
+    closing: bool = False  # it got CLOSE_STORE, and has not answered
+    told_at: float = inf  # when it got RELOAD
     deaths: int = 0  # before it ever served
     killed: bool = False
     end_by: float = inf  # when it is killed if it drains alone

@@ -11,7 +11,7 @@ from retter.telemetry.log import get_logger
 
 log = get_logger()
 
-# A route is taken for one of long polls after so many answers: fewer may be chance.
+# After this many long answers, a route counts as one of long polls: fewer may be chance.
 LONG_ANSWERS_MIN: Final = 5
 
 

@@ -87,7 +87,7 @@ class RunningProxy:
         return self._services.breaker.circuit.state.value
 
     def stats(self) -> dict[str, Any]:
-        """Return all figures; those that count what is in flight are zero when nothing is."""
+        """Return all figures by name; gauges of what is in flight are 0 when RETTER is idle."""
         return self._proxy.stats()
 
     def set_circuit(self, mode: str) -> None:
@@ -349,8 +349,8 @@ class RunningProxy:
         while True:
             await read_what_has_come()
             ends = now >= until
-            # If a successor serves, nobody waits for the end of this process. So it can wait for
-            # the next request of each client.
+            # If a successor serves, the end of this process is not urgent. So it waits for the
+            # next request of each client.
             self._proxy.drain(now, inf if self._handed_over and not ends else DRAIN_IDLE_S)
             if not services.clients.connections or ends:
                 break

@@ -232,7 +232,7 @@ class Supervisor:
             self._settings_fd = -1
 
     def _remove_left_store(self) -> None:
-        """Remove the folder in memory that the process before has used, and nobody needs now."""
+        """Remove the folder in memory that only the previous process has used."""
         StorePlace(self._left_store, 0, temporary=bool(self._left_store)).remove()
         self._left_store = ""
 
@@ -357,13 +357,13 @@ class Supervisor:
 
     @property
     def _store_is_lent(self) -> bool:
-        """Whether the folder is still that of the process before, which may go on."""
+        """Whether the folder is that of the previous process, which may still go on using it."""
         lent = (self._inheritance.workers or {}).get("temporary_store")
         return self._store.path == lent and not self._told_serving
 
     @property
     def _is_shared_with_predecessor(self) -> bool:
-        """Whether the process before still runs: its workers have the other half of the memory.
+        """Whether the previous process still runs: its workers have the other half of the memory.
 
         It has started this process. When it ends, this process gets another parent.
         """

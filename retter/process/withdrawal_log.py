@@ -6,7 +6,7 @@ It is logged once, and again only after a while without such refusals: a broken 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
 
-# After so many seconds without mass refusals, the next ones are logged again.
+# After this many seconds without mass refusals, the next ones are logged again.
 AGAIN_S = 600.0
 
 log = get_logger()

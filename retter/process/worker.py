@@ -159,12 +159,12 @@ class Worker:
             self._link.tell(Kind.RELOADED)
 
     def _on_terminate(self) -> None:
-        """Somebody wants this worker alone to end; the supervisor starts another one."""
+        """Drain after a SIGTERM to this worker alone; the supervisor starts another one."""
         self._link.tell(Kind.DRAINING)
         self.stopping.set()
 
     def _on_take_over(self) -> None:
-        """Somebody has taken this process for the supervisor, who alone can start a successor."""
+        """Pass SIGUSR2 on to the supervisor: it alone can start a successor."""
         if self.stopping.is_set():
             return  # for instance because the supervisor was killed
         log.info("signal-passed-on", signal="SIGUSR2", supervisor=os.getppid())

@@ -25,15 +25,15 @@ class Kind(IntEnum):
     NOT_RELOADED = 4  # why
     DRAINING = 5  # it was asked to end, but not by the supervisor
     CLOSED = 6  # it writes nothing new to the shared store
-    TAKE_OVER = 7  # somebody has sent it the signal for the supervisor: SIGUSR2
+    TAKE_OVER = 7  # the worker got SIGUSR2, which is for the supervisor
     # to a worker
     RELOAD = 16
     DRAIN = 17
     # Write nothing new to the shared store: others may store by other rules from now on. What is
     # stored meanwhile waits.
     CLOSE_STORE = 18
-    # All store by the same rules again, or by such that what has waited may be shown. If a worker
-    # is told to drain instead, because another process serves, what has waited is dropped.
+    # All store by the same rules again, or by rules that allow what has waited to be shown. If a
+    # worker gets DRAIN instead, because another process serves, what has waited is dropped.
     OPEN_STORE = 19
     LEAVE_STORE = 20  # it is broken: why
 

@@ -133,10 +133,10 @@ def is_doubtful(
     identity, slots = parsed.identity, services.store.shelves.slots
     if identity.key not in slots and identity.public_key not in slots:
         return False  # `has_any`, without a call
-    # Mostly for others: a page for programs where a browser asks. `judge` would find it good. Two
-    # thirds of the answers to visitors with sessions are of this kind where programs without
-    # cookies read the same pages. A delivery for each would cost 55,000 of 275,000 instructions of
-    # the processor.
+    # What is stored is mostly for other clients: a page for programs where a browser asks. `judge`
+    # would find the response good. If programs without cookies read the same pages, two thirds of
+    # the responses to visitors with sessions are of this kind. A delivery for each would cost
+    # 55,000 of 275,000 instructions of the processor.
     if services.store.has_for(identity, parsed.head, now):
         return True
     return len(body) < NEW_BYTES_MAX and services.breaker.circuit.state is not _CLOSED

@@ -50,7 +50,7 @@ def stored_for_rejected(
     """Return the answer to a request that the breaker does not let through; None: refuse it.
 
     Args:
-        entry: The one that spares the application, which the breaker knew of.
+        entry: The stored entry that the breaker took into account, if there was one.
     """
     if entry is not None:
         return as_stored(entry)

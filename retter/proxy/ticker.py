@@ -66,8 +66,8 @@ class Ticker:
         if late_s < LATE_S:
             self._on_tick(now)
         else:
-            # The process could not run for a while, and uvloop looks at the clock before it looks
-            # at its sockets: what has come meanwhile is read before anybody's time is over.
+            # The process was blocked for a while, and uvloop looks at the clock before it looks at
+            # its sockets. So what has arrived meanwhile is read before time limits are checked.
             loop.call_soon(loop.call_soon, self._after_reading)
 
     def _after_reading(self) -> None:

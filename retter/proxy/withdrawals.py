@@ -6,12 +6,12 @@ response is removed, with all variants and forms.
 
 A refusal may concern only its client: a firewall blocks its address, or a plugin its User-Agent or
 Referer. So a public response, or one of visitors who share their cookies (`lang=de`), is only
-doubted at first, if another client got a good response to the
-same URL within DOUBT_S. The doubt ends with the next good response (the page exists), with the
-refusal of another client (it does not), or DOUBT_S after that good response (nobody has had the
-page since). So a withdrawn page is shown from the store for at most DOUBT_S longer. While the
-circuit is open, no doubt ends by time, since nobody can get a good response. If addresses are not
-known, all clients count as one, and nothing is doubted.
+doubted at first if another client got a good response to the same URL within DOUBT_S. The doubt
+ends with the next good response (the page exists), with the refusal of another client (it does
+not), or DOUBT_S after that good response (nobody has got the page since). So a withdrawn page is
+shown from the store for at most DOUBT_S longer. While the circuit is open, no doubt ends by time,
+since nobody can get a good response. If addresses are not known, all clients count as one, and
+nothing is doubted.
 
 A page that nobody else has read for longer is withdrawn by one client's refusal. If others then get
 three such pages within a minute, the refusals concerned only that client: the pages are restored,

@@ -62,8 +62,8 @@ NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozens; strangers may send
 # Lists of cookie names: a site has some dozens. 256 KB at most, with 512 bytes each.
 LINES_REMEMBERED_MAX: Final = 256
 LINE_NAMES_BYTES_MAX: Final = 256  # a longer list is judged each time
-# Some 3,000 visitors: those active at one time. With a sixth of it, two thirds of the requests of
-# 2,000 visitors are hashed anew: 16,000 of 220,000 instructions of the processor.
+# Room for some 3,000 visitors that are active at the same time. With a sixth of it, two thirds of
+# the requests of 2,000 visitors are hashed again, which takes 16,000 of their 220,000 instructions.
 COOKIE_LINES_BYTES_MAX: Final = 3 * 1024 * 1024
 COOKIE_LINE_ENTRY_BYTES: Final = 240  # beside its octets: its place, and half of an owner
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are parsed each time

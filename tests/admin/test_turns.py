@@ -56,7 +56,7 @@ def test_the_state_has_lanes_and_the_heaviest_clients() -> None:
         rows = dict(words.rows(state, 0.0))
         assert "heavy wait" in rows["queue"]
         assert rows["most demand"].startswith("gptbot (")
-        assert rows["of visitors"].startswith("0 % of their requests are answered fresh, 0 % of")
+        assert rows["fresh share"].startswith("0 % of visitors' requests, 0 % of")
         proxy.upstream.sends(reply(b"done"))
 
 
