@@ -21,6 +21,8 @@ PIP_FAILED := { echo; \
 	echo "  no network, or a proxy:   PIP_PROXY=http://proxy.example:3128 make $(MAKECMDGOALS)"; \
 	echo "  another package index:    PIP_INDEX_URL=https://pypi.example/simple make $(MAKECMDGOALS)"; \
 	echo "  packages in a folder:     PIP_NO_INDEX=1 PIP_FIND_LINKS=/folder make $(MAKECMDGOALS)"; \
+	echo "    (fill it where there is a network, with the same Python, by"; \
+	echo "    pip download -d /folder 'setuptools>=77' h11 structlog uvloop lmdb isal)"; \
 	echo "  a half-made environment:  make distclean, then again"; \
 	exit 1; } >&2
 # A port alone means all interfaces to RETTER, and this machine to who connects to it.

@@ -197,17 +197,17 @@ is
 .B RETTER_HEADERS=false
 and
 .BR "headers = false" .
-An option goes before a variable, a variable before the file.
+An option overrides a variable, and a variable overrides the file.
 .SH SIGNALS
 .TP
 .BR SIGTERM ", " SIGINT
-Stop accepting, let what runs finish, and end; a second one ends at once.
+Stop accepting, finish the running requests, and end; a second one ends at once.
 .TP
 .B SIGHUP
 Read settings and certificates again, and open the access log anew.
 .TP
 .B SIGUSR2
-Start a new process that takes over the listening sockets; then end as by SIGTERM.
+Start a new process that takes over the listening sockets; when it serves, drain and end.
 .SH EXIT STATUS
 .TP
 .B 0
@@ -241,15 +241,15 @@ def manual_page() -> str:
 def _man_commands() -> Iterator[str]:
     yield ".SH COMMANDS\nThese talk to the admin listener of a RETTER that runs.\n"
     where = ", ".join(_bold(f"--{name}") for name in ("admin", "admin-token", "admin-token-file"))
-    yield f"All take {_bold('--json')} (print JSON), and where it listens, as it has\n"
-    yield f"it itself: {where}, {_bold('--config')}.\n"
+    yield f"All take {_bold('--json')} (print JSON), and the settings by which they find that\n"
+    yield f"listener, with the values of the running RETTER: {where}, {_bold('--config')}.\n"
     for word, (about, _, add_options) in COMMANDS.items():
         yield f".TP\n.B {word}\n{_roff(about)}\n"
         yield from _man_arguments(add_options)
     yield ".SS Stored responses on disk\n"
     yield "These read the folder of a store, also while RETTER runs.\n"
-    yield f"All take {_bold('--json')}, and {_bold('--store')} or {_bold('--config')}, as the\n"
-    yield "running RETTER has it.\n"
+    yield f"All take {_bold('--json')}, and {_bold('--store')} or {_bold('--config')} with the value\n"
+    yield "of the running RETTER.\n"
     for action, (about, _, add_arguments) in ACTIONS.items():
         yield f".TP\n.B store {action}\n{_roff(about)}\n"
         yield from _man_arguments(add_arguments)
