@@ -135,6 +135,11 @@ def is_shared(listener: socket.socket) -> bool:
     )
 
 
+def listens(listener: socket.socket) -> bool:
+    """Return whether a socket accepts connections."""
+    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _listen_on(address: ListenAddress, umask: int, *, shared: bool = False) -> socket.socket:
     before = os.umask(umask)  # before the path exists, so that it never has another mode
     try:

@@ -26,6 +26,11 @@ START_S: Final = 60.0
 # Time for a worker to apply new settings; after that, the next one is reloaded in any case.
 RELOAD_S: Final = 10.0
 
+# Clients whose connections came to a worker that does not serve wait for its next process. If that
+# takes longer than this, the worker's sockets stop listening, and the kernel gives all new clients
+# to the other workers. A start takes half a second.
+QUEUE_S: Final = 1.0
+
 # If no worker has ever served, this many deaths of one of them end RETTER.
 DEATHS_AT_START_MAX: Final = 5
 
@@ -51,6 +56,7 @@ class Do(Enum):
     OPEN_STORE = "open the store"
     RELOAD = "reload"
     DRAIN = "drain"
+    STOP_LISTENING = "stop listening"
     KILL = "kill"
     GIVE_UP = "give up"  # end all
 
@@ -78,6 +84,7 @@ class _Worker:
     told_at: float = inf  # when it got RELOAD
     deaths: int = 0  # before it ever served
     killed: bool = False
+    listens: bool = True  # its sockets queue clients
     end_by: float = inf  # when it is killed if it drains alone
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -116,8 +123,13 @@ class Fleet:
     # -- what has happened
 
     def started(self, index: int, now: float) -> None:
-        """A process was started for a worker."""
+        """A process was started for a worker. When it serves, its sockets listen again."""
         self._enter(index, WorkerPhase.STARTING, now)
+        self._workers[index].listens = True
+
+    def listens_no_more(self, index: int) -> None:
+        """The sockets of a worker have stopped listening."""
+        self._workers[index].listens = False
 
     def ready(self, index: int, now: float) -> None:
         """A worker has begun to serve."""
@@ -215,6 +227,8 @@ class Fleet:
                 steps.append(Step(Do.KILL, index, why))
             elif worker.phase is WorkerPhase.WAITING and now >= worker.start_at:
                 steps.append(Step(Do.START, index))
+            elif worker.listens and self.serving and self._keeps_waiting(worker, now):
+                steps.append(Step(Do.STOP_LISTENING, index))
         return steps + self._next_reload(now)
 
     def _gives_up(self, worker: _Worker) -> bool:
@@ -229,6 +243,16 @@ class Fleet:
         if worker.phase is WorkerPhase.DRAINING and now >= min(worker.end_by, self._end_by):
             return "it did not end in time"
         return ""
+
+    def _keeps_waiting(self, worker: _Worker, now: float) -> bool:
+        """Return whether clients of this worker would wait for too long."""
+        if self.stopping:
+            return False  # nobody listens any more
+        if worker.phase is WorkerPhase.WAITING:
+            return worker.start_at - worker.since >= QUEUE_S
+        if worker.phase is WorkerPhase.STARTING:
+            return now - worker.since >= SILENT_S
+        return worker.phase is WorkerPhase.DRAINING and now - worker.since >= QUEUE_S
 
     def _next_reload(self, now: float) -> list[Step]:
         if not self.reloading:

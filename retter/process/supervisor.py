@@ -443,6 +443,12 @@ class Supervisor:
                 log.error("worker-killed", worker=step.index, error=step.why)
                 for pid in [pid for pid, index in self._pids.items() if index == step.index]:
                     os.kill(pid, signal.SIGKILL)
+            elif step.do is Do.STOP_LISTENING:
+                if self._successor is None:  # its workers have the same sockets
+                    advice = "the others get its clients until it serves again"
+                    log.warning("worker-away", worker=step.index, advice=advice)
+                    self._sockets.stop_listening(step.index)
+                    self._fleet.listens_no_more(step.index)
             elif step.do is Do.GIVE_UP:
                 self._give_up(f"worker {step.index}: {step.why}", EXIT_FAILED)
             elif step.do is not Do.OPEN_STORE or self._successor is None:

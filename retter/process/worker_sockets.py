@@ -2,8 +2,9 @@
 
 Each worker has a socket of its own for each address (SO_REUSEPORT), and the kernel spreads the
 clients over them by their addresses. When a worker is killed, its socket stays open here, so its
-queue waits for the next worker, and no client is reset. A path, and a socket that systemd has made,
-exists once: all workers accept from the same queue.
+queue waits for the next worker, and no client is reset. If the next one does not come soon, the
+socket stops listening, or a part of all clients would wait for it without an end. A path, and a
+socket that systemd has made, exists once: all workers accept from the same queue.
 """
 
 import socket
@@ -20,6 +21,7 @@ from retter.net.sockets import (
     listen_beside,
     listen_privately_on,
     listen_together_on,
+    listens,
     unlink,
     url_of,
 )
@@ -96,6 +98,17 @@ class WorkerSockets:
         """Return the sockets of one worker."""
         sockets = [group[index % len(group)] for group in self._groups]
         return [*sockets, self.admin] if index == 0 and self.admin is not None else sockets
+
+    def stop_listening(self, index: int) -> None:
+        """Have the kernel give new clients to the other workers; who waits here is reset.
+
+        The sockets stay bound, and listen again when a process serves on them.
+        """
+        for group in self._groups:
+            # A shutdown of a socket that does not listen would be inherited by all that it accepts
+            # later: they would be at their end before their first byte.
+            if is_shared(group[0]) and listens(group[index]):
+                group[index].shutdown(socket.SHUT_RDWR)
 
     @property
     def admin_address(self) -> str:

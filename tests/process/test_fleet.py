@@ -6,6 +6,7 @@ from retter.process.backoff import DELAYS_S, STEADY_S, Backoff
 from retter.process.fleet import (
     DEATHS_AT_START_MAX,
     DRAIN_MARGIN_S,
+    QUEUE_S,
     RELOAD_S,
     SILENT_S,
     START_S,
@@ -48,12 +49,55 @@ def test_a_worker_that_dies_is_replaced_at_once_and_later_with_growing_delays() 
     for delay_s in (*DELAYS_S, DELAYS_S[-1]):
         assert fleet.exited(0, now) == now + delay_s
         if delay_s:
-            assert fleet.tick(now + delay_s - 0.01, ALIVE) == []
+            away = [Step(Do.STOP_LISTENING, 0)] if delay_s >= QUEUE_S else []
+            assert fleet.tick(now + delay_s - 0.01, ALIVE) == away
         now += delay_s
         assert fleet.tick(now, ALIVE) == [Step(Do.START, 0)]
         fleet.started(0, now)
         fleet.ready(0, now)
     assert fleet.phase(1) is WorkerPhase.SERVING, "the other one goes on"
+
+
+def dying(fleet: Fleet, index: int, now: float, deaths: int) -> float:
+    """Let a worker end so often at once; return when it is to be started again."""
+    for _ in range(deaths):
+        start_at = fleet.exited(index, now)
+        fleet.started(index, start_at)
+        now = start_at
+    return fleet.exited(index, now)
+
+
+def test_others_take_the_clients_of_a_worker_that_does_not_come_back() -> None:
+    """Once, and again if it dies again: when it starts, its sockets listen again."""
+    fleet = running(3)
+    start_at = dying(fleet, 1, 100.0, 2)
+    now = start_at - QUEUE_S / 2
+    assert fleet.tick(now, ALIVE) == [Step(Do.STOP_LISTENING, 1)]
+    fleet.listens_no_more(1)
+    assert fleet.tick(now, ALIVE) == []
+    assert fleet.tick(start_at, ALIVE) == [Step(Do.START, 1)]
+    fleet.started(1, start_at)
+    assert fleet.tick(start_at + 1, ALIVE) == []
+    fleet.exited(1, start_at + 1)
+    assert fleet.tick(start_at + 1, ALIVE) == [Step(Do.STOP_LISTENING, 1)]
+
+
+def test_others_take_the_clients_of_a_worker_that_starts_or_drains_for_long() -> None:
+    fleet = running(3)
+    fleet.started(0, fleet.exited(0, 10.0))
+    fleet.drains(1, 10.0, drain_s=30.0)
+    assert fleet.tick(10.0 + QUEUE_S / 2, ALIVE) == [], "these few may wait"
+    assert fleet.tick(10.0 + QUEUE_S, ALIVE) == [Step(Do.STOP_LISTENING, 1)]
+    fleet.listens_no_more(1)
+    assert fleet.tick(10.0 + SILENT_S, ALIVE) == [Step(Do.STOP_LISTENING, 0)]
+
+
+def test_clients_wait_if_no_worker_serves() -> None:
+    fleet = running(1)
+    assert fleet.tick(dying(fleet, 0, 100.0, 3) - QUEUE_S, ALIVE) == []
+    fleet = running(2)
+    fleet.stop(1.0, 30.0)
+    assert fleet.tick(1.0 + QUEUE_S, ALIVE) == []
 
 
 def test_the_delays_begin_again_for_a_worker_that_has_lived_for_long() -> None:

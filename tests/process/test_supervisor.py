@@ -19,9 +19,9 @@ from retter.config.settings import ConfigError, Settings
 from retter.disk.inspection import used_by
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
-from retter.net.sockets import ListenError
+from retter.net.sockets import ListenError, listens
 from retter.process import supervisor as module
-from retter.process.fleet import DEATHS_AT_START_MAX, WorkerPhase
+from retter.process.fleet import DEATHS_AT_START_MAX, QUEUE_S, WorkerPhase
 from retter.process.supervisor import Supervisor, supervise, worker_count
 from retter.process.worker import EXIT_FAILED, EXIT_OK, EXIT_USAGE, HANDED_OVER, WorkerParts
 from retter.process.worker_link import Kind, Message, received, send
@@ -174,6 +174,29 @@ def test_a_worker_that_was_asked_to_end_is_no_error(stage: Stage) -> None:
     step(supervisor)
     stage.end(supervisor, stage.workers[0])
     assert not stage.events("worker-ended")
+
+
+def test_others_get_the_clients_of_a_worker_that_drains_for_long(stage: Stage) -> None:
+    supervisor = stage.serving()
+    stage.workers[1].say(Kind.DRAINING)
+    step(supervisor)
+    assert listens(stage.workers[1].parts.sockets[0]) and not stage.events("worker-away")
+    supervisor._tick(time.monotonic() + QUEUE_S)
+    assert listens(stage.workers[0].parts.sockets[0])
+    assert not listens(stage.workers[1].parts.sockets[0])
+    supervisor._tick(time.monotonic() + QUEUE_S)
+    assert [one["worker"] for one in stage.events("worker-away")] == [1], "once"
+
+
+def test_during_a_takeover_all_sockets_listen(stage: Stage) -> None:
+    """The successor's workers have the same ones."""
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    stage.workers[1].say(Kind.DRAINING)
+    step(supervisor)
+    supervisor._tick(time.monotonic() + QUEUE_S)
+    assert listens(stage.workers[1].parts.sockets[0]) and not stage.events("worker-away")
+    os.close(inheritance.its_ready)
 
 
 def test_a_worker_without_a_process_is_tried_again(stage: Stage) -> None:

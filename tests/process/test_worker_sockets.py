@@ -9,7 +9,7 @@ import pytest
 
 from retter.config.settings import Settings
 from retter.net.handover import Inheritance
-from retter.net.sockets import ListenError, is_shared
+from retter.net.sockets import ListenError, is_shared, listens
 from retter.process import worker_sockets as module
 from retter.process.worker_sockets import WorkerSockets
 
@@ -72,6 +72,30 @@ def test_all_workers_accept_from_a_socket_that_may_not_be_shared(opened: list[An
     port = listener.getsockname()[1]
     found = sockets_for(opened, 3, Given(listener), f"127.0.0.1:{port}")
     assert [found.of(index) for index in range(3)] == [[listener]] * 3
+
+
+def test_others_get_the_clients_of_sockets_that_stop_listening_until_they_listen_again(
+    opened: list[Any], tmp_path: Path
+) -> None:
+    path = f"unix:{tmp_path}/s"
+    sockets = sockets_for(opened, 2, Inheritance(), "127.0.0.1:0", path)
+    first, second = sockets.of(0)[0], sockets.of(1)[0]
+    for _ in range(2):  # the second time it does not listen
+        sockets.stop_listening(1)
+    assert (listens(first), listens(second)) == (True, False)
+    assert listens(sockets.of(1)[1]), "all have the same one"
+    address = first.getsockname()
+    for _ in range(10):
+        with socket.create_connection(address), first.accept()[0]:
+            pass
+    second.listen()
+    first.close()
+    with socket.create_connection(address) as client, second.accept()[0] as accepted:
+        accepted.sendall(b"served")
+        assert client.recv(6) == b"served"
+        client.sendall(b"asked")
+        accepted.settimeout(5)
+        assert accepted.recv(5) == b"asked"
 
 
 def test_an_admin_listener_that_nobody_has_named_takes_the_next_port(

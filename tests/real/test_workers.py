@@ -79,6 +79,17 @@ def has_answer(client: socket.socket) -> bool:
         client.settimeout(DEADLINE_S)
 
 
+def all_are_answered(port: int) -> bool:
+    """Return whether all of some clients get an answer, and soon."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(asking(port))) for _ in range(CLIENTS)]
+        try:
+            eventually(lambda: all(map(has_answer, clients)), "all are answered", deadline_s=2)
+        except (AssertionError, ConnectionResetError):
+            return False
+        return True
+
+
 def test_whoever_waits_for_a_killed_worker_is_served_by_the_next_one(proxy: RetterProgram) -> None:
     port = proxy.port
     killed, other = workers_of(proxy.pid)
@@ -93,6 +104,30 @@ def test_whoever_waits_for_a_killed_worker_is_served_by_the_next_one(proxy: Rett
     assert other in workers_of(proxy.pid) and killed not in workers_of(proxy.pid)
     ended = next(one for one in proxy.records() if one["event"] == "worker-ended")
     assert ended["signal"] == signal.SIGKILL and ended["again_s"] == 0
+
+
+def test_nobody_waits_for_a_worker_that_cannot_start(
+    application: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    """A file that it needs is gone. The other one has all clients until the file is there again."""
+    page, away = tmp_path / "page.html", tmp_path / "away.html"
+    page.write_text("back soon")
+    words = ("--upstream", application.upstream, "--workers", "2", "--error-page", str(page))
+    proxy = start_retter(*words, *OBSERVE)
+    port = proxy.port
+    killed, other = workers_of(proxy.pid)
+    page.rename(away)
+    os.kill(killed, signal.SIGKILL)
+
+    proxy.wait_for_line(lambda line: '"worker-away"' in line)
+    with contextlib.ExitStack() as stack:
+        eventually(lambda: all_are_answered(port), "the other one has all clients")
+        away.rename(page)
+        proxy.wait_for_line(lambda line: '"worker-serves"' in line)
+        os.kill(other, signal.SIGSTOP)
+        stack.callback(os.kill, other, signal.SIGCONT)
+        clients = [stack.enter_context(contextlib.closing(asking(port))) for _ in range(CLIENTS)]
+        eventually(lambda: any(map(has_answer, clients)), "the new one has its part again")
 
 
 def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced(
