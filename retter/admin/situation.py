@@ -385,8 +385,8 @@ ROWS: Final[tuple[Row, ...]] = (
     # Not there, hung, failing.
     Row("nothing there", "bad", lambda f: bool(f.fault) and not f.met,
         lambda f: f"Nothing answers at {f.upstream}: {f.fault}.",
-        _say("RETTER tries again every few seconds. Until then visitors get a 502, or what the "
-             "store has."),
+        _say("RETTER tries again every few seconds. Until then visitors get an error, or what "
+             "the store has."),
         _say("Start the application, or correct `--upstream`.")),
     Row("down", "bad", lambda f: bool(f.fault) and f.silent_s >= DOWN_S,
         lambda f: f"The application cannot be reached: {f.fault}.",

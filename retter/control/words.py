@@ -30,7 +30,7 @@ MODES: Final = {
 _FORCED: Final = {
     "open": "held open",
     "closed": "held closed",
-    "observe": "observing only",
+    "observe": "observe mode",
 }
 
 

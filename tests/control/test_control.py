@@ -168,7 +168,7 @@ def test_an_incident_is_told_with_what_it_did_to_visitors() -> None:
             {"forced": "open", "forced_remaining_s": 552},
             "held open until 03:51:22 (9 min 12 s more)",
         ),
-        ({"forced": "observe"}, "observing only by the configuration"),
+        ({"forced": "observe"}, "observe mode by the configuration"),
         ({"paused": True, "pause_remaining_s": 20}, "automatic, paused until 03:42:30 (20 s more)"),
         ({"draining": True}, "automatic, shutting down"),
     ],

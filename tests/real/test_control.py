@@ -121,7 +121,7 @@ def test_the_circuit_without_a_mode_changes_nothing_and_lists_them(run: Run) -> 
     code, out, err = run("circuit")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("in force: observing only until ")
+    assert lines[0].startswith("in force: observe mode until ")
     modes = lines[lines.index("retter circuit MODE:") + 1 :]
     assert [line.split()[0] for line in modes] == ["auto", "open", "closed", "observe"]
     assert json.loads(run("circuit", "--json")[1])["forced"] == "observe"
