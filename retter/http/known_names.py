@@ -305,6 +305,36 @@ CSRF_WORDS: Final[tuple[bytes, ...]] = (
     b"requestverification",
 )
 
+# Ends of the names of response fields in which an application gives its client a token or the id of
+# a session, in lower case: scripts and apps keep it and send it back, as browsers do with cookies.
+TOKEN_FIELD_ENDS: Final = (
+    b"token",
+    b"jwt",
+    b"session",
+    b"session-id",
+    b"sessionid",
+    b"-sid",
+    b"-auth",
+    b"authorization",
+)
+# Tokens in such fields that are nobody's: places in a list, and those of forms.
+PUBLIC_TOKEN_WORDS: Final = (
+    b"page",
+    b"cursor",
+    b"continu",
+    b"next",
+    b"sync",
+    b"scroll",
+    b"resume",
+    *CSRF_WORDS,
+)
+
+
+def is_token_field(name: bytes) -> bool:
+    """Return whether a lower-case name is that of a field with a token of the client."""
+    return name.endswith(TOKEN_FIELD_ENDS) and not any(word in name for word in PUBLIC_TOKEN_WORDS)
+
+
 # Cookies that no application uses to identify its user: analytics, advertising, consent,
 # stickiness. The patterns are as narrow as possible: _ga* would also match the cookies of an
 # application that is called "gallery". cf_clearance is not listed on purpose: it proves that the
@@ -428,6 +458,7 @@ FAILURE_TEXTS: Final = (
     "Deadlock found when trying", "too many clients already",
     "remaining connection slots are reserved", "could not connect to server",
     "the database system is starting up", "the database system is shutting down",
+    "the database system is not yet accepting", "the database system is not accepting",
     "server closed the connection unexpectedly", "<b>Fatal error</b>:", "<b>Parse error</b>:",
     "PHP Fatal error:", "Fatal error: Uncaught", "Allowed memory size of", "Out of memory",
     "Maximum execution time of",

@@ -217,6 +217,7 @@ class ResponseHead:
     names_place: bool = True  # has Location or Content-Location; False only if it has neither
     clears_cookies: bool = False  # Clear-Site-Data: the browser forgets who its user is
     compressible: bool = False  # compressed for clients that accept it (content_coding.py)
+    gives_token: bool = False  # a field is named like a token of the client (known_names.py)
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -34,6 +34,7 @@ from retter.http.hop_by_hop import (
     stays_here,
     too_many_members,
 )
+from retter.http.known_names import is_token_field
 from retter.http.message import Fields, Framing, ResponseHead, field_lines
 from retter.http.templates import (
     OWN_RESPONSE_FIELDS,
@@ -76,8 +77,10 @@ _PLACES = frozenset({b"location", b"content-location"})
 _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade", b"clear-site-data"})
 
 # Fields that are not part of a stored response. Upgrade and its Connection are an offer for that
-# one connection only.
-_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age", b"upgrade", b"connection"})
+# one connection only. Clear-Site-Data is an order to the browser of one visitor, as Set-Cookie is.
+_NOT_STORED = frozenset(
+    {b"content-length", b"set-cookie", b"age", b"upgrade", b"connection", b"clear-site-data"}
+)
 _BODILESS = frozenset({b"204", b"304"})
 _VIA = b"Via: 1.1 retter\r\n"
 _VIA_VARY = _VIA + VARY_LINE
@@ -98,6 +101,7 @@ class _ResponseForm:
         "_own",
         "compressible",
         "forward",
+        "gives_token",
         "keep_alive",
         "length_at",
         "names_place",
@@ -117,6 +121,7 @@ class _ResponseForm:
         self.keep_alive = b"close" not in connections
         self.undated = b"date" not in names
         self.names_place = not _PLACES.isdisjoint(names)
+        self.gives_token = any(map(is_token_field, names))
         self.plain = not (self._cookies_at or self.undated or b"vary" in names)
         self.length_at = names.index(b"content-length") if b"content-length" in names else 0
         self.needs_full_parse = (
@@ -238,6 +243,7 @@ class ResponseParser:
             undated=form.undated,
             names_place=form.names_place,
             compressible=compressible,
+            gives_token=form.gives_token,
         )
 
 
@@ -322,6 +328,7 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
         names_place=any(name in _PLACES for name, _ in fields),
         clears_cookies=clears_cookies,
         compressible=compressible,
+        gives_token=any(is_token_field(name) for name, _ in fields),
     )
 
 

@@ -14,7 +14,12 @@ from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 from retter.proxy.time_limits import SAFE_METHODS
 from retter.store.owner import OwnerRules
-from retter.store.personal import is_personal, shows_its_client, wrote_to_be_shown
+from retter.store.personal import (
+    gives_token,
+    is_personal,
+    shows_its_client,
+    wrote_to_be_shown,
+)
 from retter.store.policy import invalidated_urls, storable
 from retter.store.record import BODY, CODING, WITHDRAWN, Record, as_stored
 
@@ -59,6 +64,8 @@ def _is_personal(parsed: ParsedRequest, head: ResponseHead, rules: OwnerRules) -
     if parsed.identity.session:
         return False
     if wrote_to_be_shown(request) and shows_its_client(request, b"", head.stored):
+        return True
+    if gives_token(request, head):
         return True
     return bool(head.set_cookies) and is_personal(request, head, b"", rules)
 

@@ -21,7 +21,7 @@ from retter.http.cookies import (
     SESSION_BYTES_MIN,
     may_be_secret,
 )
-from retter.http.known_names import CSRF_WORDS
+from retter.http.known_names import CSRF_WORDS, is_token_field
 from retter.http.message import PERCENT, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
@@ -228,6 +228,22 @@ def _may_be_id(text: bytes) -> bool:
 
 # Tells whether a longer URL goes on in a page from a place on.
 _GoesOn = Callable[[bytes, int], re.Match[bytes] | None]
+
+
+def gives_token(request: RequestHead, response: ResponseHead) -> bool:
+    """Return whether a response gives its client a token in a field (`X-Auth-Token`).
+
+    That is the session of a client without cookies. A request with the same field, or with
+    Authorization, has an owner of its own (owner.py), to whom the token belongs as well.
+    """
+    if not response.gives_token or request.first(b"authorization") is not None:
+        return False
+    return any(
+        is_token_field(name)
+        and len(value.rpartition(b" ")[2]) >= SESSION_BYTES_MIN  # `Bearer ...`
+        and request.first(name) is None
+        for name, value in response.fields
+    )
 
 
 def wrote_to_be_shown(request: RequestHead) -> bool:

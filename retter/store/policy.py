@@ -217,9 +217,9 @@ def storable(
         return False
     if response.first(b"vary") is not None and b"*" in response.combined(b"vary"):
         return False
-    if len(response.set_cookies) > SET_COOKIES_MAX:
+    if len(response.set_cookies) > SET_COOKIES_MAX or response.clears_cookies:
         return False
-    if rules is not None and (response.set_cookies or response.clears_cookies):
+    if rules is not None and response.set_cookies:
         if response.status >= 300 and sets_cookie(response, rules):
             return False  # a step of a login or an order: only for this visitor, and only now
         if ends_session(identity, request, response, rules):

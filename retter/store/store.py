@@ -31,6 +31,7 @@ from retter.store.forms import StoredForms
 from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
 from retter.store.personal import (
+    gives_token,
     links_session,
     reflects_referer,
     shows_its_client,
@@ -510,7 +511,7 @@ class ResponseStore:
         if not shelves.fits(owner, size + len(body)) or (
             # Others would get it: all who have no cookies, or the same ones (`lang=de`).
             not identity.session
-            and self._is_of_one_visitor(request, head, body, facts.content_coding)
+            and self._is_of_one_visitor(request, response, body, facts.content_coding)
         ):
             self._counts.refused += 1
             return False
@@ -565,9 +566,12 @@ class ResponseStore:
         return True
 
     def _is_of_one_visitor(
-        self, request: RequestHead, head: bytes, body: bytes, coding: bytes
+        self, request: RequestHead, response: ResponseHead, body: bytes, coding: bytes
     ) -> bool:
         """Return whether a page has a text that its client chose, or leads into its session."""
+        head = response.stored
+        if gives_token(request, response):
+            return True
         if wrote_to_be_shown(request) and self._shows_its_client(request, head, body, coding):
             return True
         # A coded page is not decoded for this alone: each new one would cost twice as much.

@@ -273,6 +273,18 @@ def test_an_answer_after_which_the_browser_forgets_its_cookies_ends_the_session(
     assert site.ask("/bye", cookie=cookie).stored is (method == "GET" and not ends)
 
 
+@pytest.mark.parametrize(
+    ("value", "stored"), [('"cookies"', False), ('"*"', False), ('"storage"', True)]
+)
+def test_an_order_to_forget_is_only_for_the_visitor_who_got_it(value: str, *, stored: bool) -> None:
+    """A stored one would log others out, who cannot log in while the application is down."""
+    site = Site(lambda _: page("bye", Clear_Site_Data=value))
+    site.ask("/bye")
+    site.goes_down()
+    got = site.ask("/bye", cookie=f"PHPSESSID={ID}")
+    assert (got.stored, got.field("Clear-Site-Data")) == (stored, None)
+
+
 @pytest.mark.parametrize("others", [{}, {"Cookie": "lang=de"}, {"X-App": "shop"}])
 @pytest.mark.parametrize(
     ("name", "value"),
@@ -344,6 +356,66 @@ def test_a_page_that_leads_into_no_session_of_others_is_stored(
     site.ask(target, headers=fields)
     site.goes_down()
     assert site.ask(target, headers=fields).body == body
+
+
+@pytest.mark.parametrize("others", [{}, {"Cookie": "lang=de"}, {"X-App": "shop"}])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Auth-Token", ID),
+        ("Authorization", f"Bearer {ID}"),
+        ("X-Session-Id", ID),
+        ("Cart-Token", f"eyJ0eXAiOiJKV1QifQ.{ID}.x"),
+        ("X-AUTH", ID),
+    ],
+)
+def test_a_session_that_a_field_gives_is_nobody_elses(
+    name: str, value: str, others: dict[str, str]
+) -> None:
+    """Of an application whose clients send a field back in place of a cookie (Spring Session)."""
+    site = Site(lambda _: page("cart", **{name: value}))
+    site.ask("/cart", headers=others)
+    site.goes_down()
+    assert not site.ask("/cart", headers=others).stored
+
+
+@pytest.mark.parametrize("etag", ['"1"', '"2"'])
+def test_a_session_that_a_304_gives_is_nobody_elses(etag: str) -> None:
+    def answer(asked: Asked) -> bytes:
+        if "if-none-match" in asked.fields:
+            return page("", status="304 Not Modified", ETag=etag, X_Auth_Token=ID)
+        return page("cart", ETag='"1"')
+
+    site = Site(answer)
+    site.ask("/cart")
+    site.ask("/cart", headers={"If-None-Match": '"1"'})
+    site.goes_down()
+    assert site.ask("/cart").field("X-Auth-Token") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        # The client's own, which separates what is stored; and tokens that are nobody's.
+        ({"X-Auth-Token": "alice"}, "X-Auth-Token", ID),
+        ({"Authorization": "Bearer 1"}, "X-Access-Token", ID),
+        ({"Cookie": f"PHPSESSID={ID}"}, "X-Auth-Token", ID),
+        ({}, "X-Next-Page-Token", ID),
+        ({}, "X-Continuation-Token", ID),
+        ({}, "X-Debug-Token", "5f2a99"),
+        ({}, "X-Session", "none"),
+        ({}, "X-Author", "a" * 32),
+    ],
+)
+def test_a_token_of_ones_own_or_of_nobody_is_stored(
+    fields: dict[str, str], name: str, value: str
+) -> None:
+    site = Site(lambda _: page("list", **{name: value}))
+    site.ask("/list", headers=fields)
+    site.goes_down()
+    assert site.ask("/list", headers=fields).field(name) == value
+
+
 
 
 @pytest.mark.parametrize("name", ["Refresh", "Link"])
