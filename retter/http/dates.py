@@ -52,6 +52,44 @@ def parse_http_date(value: bytes) -> int | None:
     return 86_400 * _days_since_1970(year, month, day) + 3600 * hour + 60 * minute + second
 
 
+# RFC 6265 section 5.1.1: what is between the parts of a date of a cookie, and the parts.
+_cookie_date_parts: Final = re.compile(rb"[0-9A-Za-z:\x80-\xff]++").findall
+_cookie_time: Final = re.compile(rb"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?![0-9])").match
+_cookie_day: Final = re.compile(rb"[0-9]{1,2}(?![0-9])").match
+_cookie_year: Final = re.compile(rb"[0-9]{2,4}(?![0-9])").match
+COOKIE_DATE_BYTES_MAX: Final = 64  # real ones have 33 at most
+
+
+def parse_cookie_date(value: bytes) -> int | None:
+    """Return the seconds since 1970 as a browser reads `Expires` of a cookie; None if it does not.
+
+    Applications write more forms there than HTTP-date has, such as `-0000` in place of `GMT`.
+    Browsers do not read the zone.
+    """
+    known = parse_http_date(value)
+    if known is not None or len(value) > COOKIE_DATE_BYTES_MAX:
+        return known
+    time: tuple[int, int, int] | None = None
+    day = month = year = -1
+    for part in _cookie_date_parts(value):
+        if time is None and (match := _cookie_time(part)):
+            time = int(match[1]), int(match[2]), int(match[3])
+        elif day < 0 and (match := _cookie_day(part)):
+            day = int(match[0])
+        elif month < 0 and part[:3].lower() in _MONTHS:
+            month = _MONTHS[part[:3].lower()]
+        elif year < 0 and (match := _cookie_year(part)):
+            year = int(match[0])
+    if time is None or month < 0 or year < 0 or not 1 <= day <= 31:
+        return None
+    if year < 100:
+        year += 2000 if year < 70 else 1900
+    hour, minute, second = time
+    if year < 1601 or hour > 23 or minute > 59 or second > 59:
+        return None
+    return 86_400 * _days_since_1970(year, month, day) + 3600 * hour + 60 * minute + second
+
+
 def _days_since_1970(year: int, month: int, day: int) -> int:
     """Return the number of days from 1970 to a date; a 31 June counts as the first of July.
 

@@ -15,6 +15,7 @@ from retter.http.cookies import (
     IGNORABLE,
     LIKELY,
     NO_COOKIES,
+    OTHER,
     SESSION,
     Cookies,
     is_plain_value,
@@ -22,7 +23,7 @@ from retter.http.cookies import (
     read_cookies,
     too_many_cookies,
 )
-from retter.http.dates import parse_http_date
+from retter.http.dates import parse_cookie_date, parse_http_date
 from retter.http.message import RequestHead, ResponseHead
 from retter.store.lineage import signed_payload
 from retter.store.owner import OwnerRules, marks_of, session_digest
@@ -137,7 +138,8 @@ def sets_session(
 
     This is true for any Set-Cookie of a session or of a cookie that looks like a credential. There
     is one exception: the response to a safe request may set the same value as in the request. This
-    only extends the lifetime of the session, as some frameworks do with every response. In the
+    only extends the lifetime of the session, as some frameworks do with every response. Of other
+    cookies, it is true if the visitor loses a value that may be a secret (`_loses_secret`). In the
     response to an unsafe request, every cookie counts that is neither ignorable nor for forms: a
     login may use any of them to identify somebody.
 
@@ -154,13 +156,18 @@ def sets_session(
     carried: list[tuple[bytes, bytes]] | None = None
     for cookie in cookies_set(response):
         name, value, attributes = cookie
-        if rules.cookie_kinds[name] not in (SESSION, LIKELY, CREDENTIAL):
+        kind = rules.cookie_kinds[name]
+        if kind is IGNORABLE or kind is CSRF:
             continue
         if carried is None:
             carried = [
                 (carried_name.removesuffix(b"="), carried_value)
                 for carried_name, carried_value in cookies_of(request, rules).counted
             ]
+        if kind is OTHER:
+            if _loses_secret(cookie, carried, response):
+                return True
+            continue
         if may_roll and _rolled_from(request, response, cookie, carried, rules) is not None:
             continue
         if [(name, value)] != [pair for pair in carried if pair[0] == name]:
@@ -168,6 +175,29 @@ def sets_session(
         if _deletes(attributes, response):
             return True
     return False
+
+
+def _loses_secret(
+    cookie: SetCookie, carried: list[tuple[bytes, bytes]], response: ResponseHead
+) -> bool:
+    """Return whether a response takes a value that may be a secret from its visitor.
+
+    The login of a visitor may be in a cookie whose name says nothing, beside a session that stays.
+    A logout deletes it, or sets a word (`LOGGEDOFF`); another login replaces it in a redirect.
+    Pages may set another value for other reasons.
+    """
+    before = [
+        value
+        for name, value in carried
+        if name == cookie.name and may_be_secret(SESSION, value.strip(b'"'))
+    ]
+    if not before or cookie.value in before:
+        return bool(before) and _deletes(cookie.attributes, response)
+    return (
+        response.status >= 300
+        or not may_be_secret(SESSION, cookie.value.strip(b'"'))
+        or _deletes(cookie.attributes, response)
+    )
 
 
 def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
@@ -230,7 +260,7 @@ def _deletes(attributes: bytes, response: ResponseHead) -> bool:
                 if not value.strip(b' \t"').lstrip(b"0").isdigit():
                     return True  # zero, negative, or not a number
             case b"expires":
-                expires = parse_http_date(value.strip(b" \t"))
+                expires = parse_cookie_date(value.strip(b' \t"'))
                 date = parse_http_date(response.first(b"date") or b"")
                 if expires is None or date is None or expires <= date:
                     return True

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retter
-from retter.http.dates import format_http_date, parse_http_date
+from retter.http.dates import format_http_date, parse_cookie_date, parse_http_date
 from retter.proxy.wall_clock import WallClock
 
 YEAR_9999_S = 253402300799
@@ -52,3 +52,37 @@ def test_no_date_is_written_or_read_with_the_locales_names() -> None:
                     if isinstance(text, str) and _OF_THE_LOCALE.search(text)
                 ]
     assert looked_at and not found
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        b"Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Sun, 06-Nov-1994 08:49:37 GMT",
+        b"Sun, 06 Nov 1994 08:49:37 -0000",
+        b"Sun, 6 Nov 1994 08:49:37 UTC",
+        b"Sunday, November 6, 94 8:49:37",
+        b"1994 06 nov 08:49:37",
+    ],
+)
+def test_a_date_of_a_cookie_is_read_as_browsers_do(date: bytes) -> None:
+    """RFC 6265 section 5.1.1; Rack wrote `-0000` for years."""
+    assert parse_cookie_date(date) == 784111777
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        b"",
+        b"0",
+        b"soon",
+        b"Sun, 06 Nov 08:49:37",
+        b"06 Nov 1994",
+        b"Sun, 32 Nov 1994 08:49:37 -0000",
+        b"Sun, 06 Nov 1600 08:49:37 -0000",
+        b"Sun, 06 Nov 1994 24:49:37 -0000",
+        b"Sun, 06 Nov 1994 08:49:37 -0000" + b" " * 64,
+    ],
+)
+def test_what_browsers_do_not_read_as_a_date(date: bytes) -> None:
+    assert parse_cookie_date(date) is None

@@ -237,6 +237,35 @@ def test_who_only_opens_the_login_keeps_what_is_stored() -> None:
     assert "alice" in site.ask("/inbox", cookie=cookie).body
 
 
+@pytest.mark.parametrize(
+    ("set_cookie", "status"),
+    [
+        (f"who=bob{ID}; Path=/", "302 Found"),
+        ("who=; Max-Age=0", "302 Found"),
+        ("who=; Max-Age=0", "200 OK"),
+        ("who=LOGGEDOFF", "200 OK"),
+    ],
+)
+def test_a_login_of_any_name_that_a_get_changes_ends_what_is_stored(
+    set_cookie: str, status: str
+) -> None:
+    """Single sign-on: the application's session stays, another cookie says who it is."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/callback":
+            return page("", set_cookie, status=status, Location="/inbox")
+        given = [f"PHPSESSID={ID}"] if asked.path == "/start" else []
+        return page(f"inbox of {asked.cookies.get('who')}", *given)
+
+    site = Site(answer)
+    site.ask("/start")
+    for target in ("/inbox", "/callback"):
+        site.ask(target, cookie=f"PHPSESSID={ID}; who=alice{ID}")
+    site.goes_down()
+    for cookie in (f"PHPSESSID={ID}; who=bob{ID}", f"PHPSESSID={ID}"):
+        assert not site.ask("/inbox", cookie=cookie).stored
+
+
 def test_a_flag_that_many_share_is_not_logged_out() -> None:
     site = Site(login_by("who"))
     site.ask("/inbox", cookie="theme=dark")

@@ -60,9 +60,11 @@ SESSION, COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
 EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 
-def response(*set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT") -> ResponseHead:
+def response(
+    *set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT", status: int = 200
+) -> ResponseHead:
     fields = ((b"date", date),) if date else ()
-    return response_head(*fields, set_cookies=set_cookies)
+    return response_head(*fields, set_cookies=set_cookies, status=status)
 
 
 def owner(*fields: tuple[bytes, bytes], rules: OwnerRules = RULES) -> Owner:
@@ -276,6 +278,16 @@ def test_a_wildcard_does_not_make_an_analytics_cookie_a_session() -> None:
     assert one.owner_class is OwnerClass.COOKIES
     assert one.digest != other.digest
     assert cookies(b"_parsely_session=" + ALICE).owner_class is OwnerClass.COOKIES
+
+
+def test_the_analytics_of_a_shop_are_no_session() -> None:
+    """WooCommerce's scripts set sbjs_session anew with each page."""
+    pages = [b"sbjs_session=pgs%%3D%d%%7C%%7C%%7Ccpg%%3Dhttps%%3A%%2F%%2Fshop" % n for n in (1, 2)]
+    assert cookies(pages[0]) == cookies(pages[1]) == EVERYONE
+    owners = {cookies(b"wp_woocommerce_session_1=%b; %b" % (ALICE, one)).digest for one in pages}
+    assert owners == {cookies(b"wp_woocommerce_session_1=" + ALICE).digest}
+    named = OwnerRules(secret=SECRET, session_cookies=(b"sbjs_session",))
+    assert len({cookies(one, named).digest for one in pages}) == 2
 
 
 def test_ignoring_all_cookies_does_not_ignore_sessions() -> None:
@@ -494,6 +506,9 @@ def test_as_many_cookies_as_are_read() -> None:
         (b"PHPSESSID=old; Expires=yesterday", True),
         (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX - 1), False),
         (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX + 1), True),
+        (b"PHPSESSID=old; Expires=Mon, 07 Nov 1994 08:49:37 -0000", False),
+        (b"PHPSESSID=old; Expires=Mon, 7 Nov 1994 08:49:37 UTC", False),
+        (b"PHPSESSID=old; Expires=Thu, 01 Jan 1970 00:00:00 -0000", True),
         (b"theme=dark", False),
         (b"phpsessid=new", False),
         (b"", False),
@@ -533,6 +548,32 @@ def test_an_expiry_without_a_date_to_compare_is_a_change() -> None:
 def test_one_of_two_equal_session_cookies_given_back_is_a_change() -> None:
     asked = request((b"cookie", b"PHPSESSID=a; PHPSESSID=b"))
     assert sets_session(asked, response(b"PHPSESSID=a"), RULES)
+
+
+LOGIN = b"id=" + ALICE
+
+
+@pytest.mark.parametrize(
+    ("carried", "set_cookie", "status", "changes"),
+    [
+        (LOGIN, b"id=; Max-Age=0", 200, True),
+        (LOGIN, LOGIN + b"; Max-Age=0", 302, True),
+        (LOGIN, b"id=LOGGEDOFF", 200, True),
+        (LOGIN, b"id=" + BOB, 302, True),
+        # A page may count, or keep where its visitor was.
+        (LOGIN, b"id=" + BOB, 200, False),
+        (LOGIN, LOGIN, 302, False),
+        (b"x=1", b"id=" + BOB, 302, False),
+        (b"id=dark", b"id=; Max-Age=0", 200, False),
+        (b"csrf_token=" + ALICE, b"csrf_token=; Max-Age=0", 302, False),
+        (b"_ga=" + ALICE, b"_ga=; Max-Age=0", 302, False),
+    ],
+)
+def test_a_login_of_any_name_beside_a_session_is_lost(
+    carried: bytes, set_cookie: bytes, status: int, *, changes: bool
+) -> None:
+    asked = request((b"cookie", b"PHPSESSID=old; " + carried))
+    assert sets_session(asked, response(set_cookie, status=status), RULES) is changes
 
 
 # -- Whatever comes
