@@ -13,7 +13,12 @@ from typing import Final, NamedTuple
 
 from retter.base.limits import COOKIES_MAX
 from retter.base.wildcard import name_matcher
-from retter.http.known_names import CREDENTIAL_WORDS, CSRF_WORDS, IGNORABLE_COOKIES
+from retter.http.known_names import (
+    ANALYTICS_SESSIONS,
+    CREDENTIAL_WORDS,
+    CSRF_WORDS,
+    IGNORABLE_COOKIES,
+)
 from retter.http.message import QUOTE
 
 # A shorter value is a flag (`session=active`, `symfony=de`). Session ids usually have 128 bits. In
@@ -74,6 +79,8 @@ def cookie_classifier(
             # A pattern may match an analytics cookie (*_session: _parsely_session). As a session,
             # it would hide the true session; and it must not be ignored, since it might be the true
             # session. So it counts like any other cookie.
+            if name in ANALYTICS_SESSIONS:
+                return IGNORABLE
             return OTHER if known_ignorable(name) else LIKELY
         if known_ignorable(name) or configured_ignorable(name):
             return IGNORABLE

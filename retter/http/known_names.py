@@ -377,6 +377,7 @@ IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
     b"__hssrc",
     b"_parsely_session",
     b"_parsely_visitor",
+    b"sbjs_*",
     b"_ym_uid",
     b"_ym_d",
     b"_ym_isad",
@@ -431,6 +432,10 @@ IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
     b"AWSALB",
     b"AWSALBCORS",
 )
+
+# Of these, names that a pattern of DEFAULT_SESSION_COOKIES matches, and that no application gives
+# its session: where visitors of a shop come from (WooCommerce). The value changes with each page.
+ANALYTICS_SESSIONS: Final[frozenset[bytes]] = frozenset((b"sbjs_session",))
 
 # Words in User-Agent, in lower case, that identify crawlers and agents of language models.
 # docs/fairness.md has the page of each operator that documents them.
