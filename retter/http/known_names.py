@@ -457,11 +457,12 @@ CRAWLER_WORDS: Final = (
 FAILURE_TEXTS: Final = (
     "Error establishing a database connection", "There has been a critical error on this website",
     "DB error:", "Too many connections", "max_user_connections", "SQLSTATE[", "PDOException",
-    "mysqli_sql_exception", "mysqli_connect():", "server has gone away",
+    "mysqli_sql_exception", "mysqli_connect():", "(HY000/", "server has gone away",
     "Lost connection to MySQL server", "Can't connect to MySQL server",
     "Can't connect to local", "Can't connect to server on", "Lock wait timeout exceeded",
     "Deadlock found when trying", "too many clients already",
     "remaining connection slots are reserved", "could not connect to server",
+    "connection to server at", "connection to server on socket",
     "the database system is starting up", "the database system is shutting down",
     "the database system is not yet accepting", "the database system is not accepting",
     "server closed the connection unexpectedly", "<b>Fatal error</b>:", "<b>Parse error</b>:",
