@@ -191,7 +191,9 @@ def identified(
         b"*" + url if who.anonymous else None,
         target.route,
         is_get or (stands_in and limit_head),
-        is_get and not (request.conditional and request.first(b"range") is not None),
+        is_get
+        and target.may_be_stored
+        and not (request.conditional and request.first(b"range") is not None),
         request.variant_key + who.variant_key + apart,
         who.session,
         stands_in,

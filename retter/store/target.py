@@ -9,9 +9,10 @@ numbers of articles, of pages and of moments.
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from retter.base.limits import PARAMETER_ESCAPES_MAX, PARAMETERS_MAX
-from retter.http.message import DOT, QUESTION_MARK, SEMICOLON, SLASH, RequestHead
+from retter.http.message import DOT, PERCENT, QUESTION_MARK, SEMICOLON, SLASH, RequestHead
 from retter.store.owner import NAME_BYTES_REMEMBERED_MAX, NAMES_REMEMBERED_MAX, OwnerRules
 from retter.store.personal import carries_nonce
 
@@ -37,7 +38,9 @@ def no_route(request: RequestHead) -> bytes:
 class Target:
     """The meaning of a method, a host and a target. Immutable: `target_of` makes it."""
 
-    __slots__ = ("asked", "host", "may_be_answered", "method", "route", "sessions", "url")
+    __slots__ = (
+        "asked", "host", "may_be_answered", "may_be_stored", "method", "route", "sessions", "url",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Target:
         may_be_answered: bool,
         route: bytes,
         asked: int,
+        may_be_stored: bool = True,
     ) -> None:
         self.method = method
         self.host = host
@@ -57,6 +61,7 @@ class Target:
         self.may_be_answered = may_be_answered  # from the store, if nothing else forbids it
         self.route = route  # for the breaker
         self.asked = asked  # Identity.asked
+        self.may_be_stored = may_be_stored  # the same of its response
 
 
 def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Target:
@@ -74,7 +79,10 @@ def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_ro
         and (harmless or not changes_something(target, rules))
     )
     asked = 0 if rules.exact_urls else _asked(host, target, url)
-    return Target(method, host, url, sessions, may_be_answered, route_of(request), asked)
+    may_be_stored = not asked or not _ignores_markup(target, rules)
+    return Target(
+        method, host, url, sessions, may_be_answered, route_of(request), asked, may_be_stored
+    )
 
 
 _DIGITS: Final = b"0123456789"
@@ -364,6 +372,28 @@ def stored_url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
             kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
             target = path + b"?" + b"&".join(kept) if kept else path
     return target if rules.ignore_host else host.lower() + target
+
+
+# In HTML, scripts and templates, these end a text, or begin what is executed. A percent sign is one
+# that was encoded twice. Tracking parameters have none of them.
+_is_markup: Final = re.compile(rb"[<>\"'`\\{%\x00-\x1f]").search
+
+
+def _ignores_markup(target: bytes, rules: OwnerRules) -> bool:
+    """Return whether an ignored parameter may do harm in a page that shows it.
+
+    Pages often have the whole query in their links. The page for one visitor's query is stored for
+    all who ask with another one.
+    """
+    query = target.partition(b"?")[2]
+    if not rules.ignore_query:
+        ignored = rules.param_is_ignored
+        query = b"&".join([p for p in query.split(b"&") if ignored(p.partition(b"=")[0])])
+    if PERCENT not in query:
+        return _is_markup(query) is not None
+    return query.count(b"%") > PARAMETER_ESCAPES_MAX or (
+        _is_markup(unquote_to_bytes(query)) is not None
+    )
 
 
 def _asked(host: bytes, target: bytes, url: bytes) -> int:

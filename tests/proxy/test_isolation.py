@@ -7,7 +7,7 @@ page of that login, "public" the page without any, "" nothing stored at all.
 
 import gzip
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -445,6 +445,42 @@ def test_a_token_of_ones_own_or_of_nobody_is_stored(
     assert site.ask("/list", headers=fields).field(name) == value
 
 
+@pytest.mark.parametrize("settings", [{"ignore_params": ("utm_*",)}, {"ignore_query": True}])
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("letter&utm_medium=e-mail&utm_id=a%20b", True),
+        ('"><script>', False),
+        ("%22%3E%3Cscript%3E", False),
+        ("%253Cscript%253E", False),
+        ("%27-alert(1)-%27", False),
+        ("{{alert(1)}}", False),
+        ("a%0d%0aSet-Cookie:x=y", False),
+        ("%41" * 1100, False),
+    ],
+)
+def test_an_ignored_parameter_puts_no_script_into_everyones_page(
+    settings: dict[str, Any], value: str, *, stored: bool
+) -> None:
+    site = Site(lambda asked: page(f"<a href='{asked.target}&page=2'>next</a>"), **settings)
+    site.ask(f"/?utm_source={value}")
+    site.goes_down()
+    assert site.ask("/").stored is stored
+    assert site.ask(f"/?utm_source={value}").stored is stored
+
+
+def test_a_parameter_that_is_not_ignored_may_have_anything() -> None:
+    site = Site(lambda _: page("found"), ignore_params=("utm_*",))
+    site.ask("/search?q=%3Cb%3E&utm_source=letter")
+    site.goes_down()
+    assert site.ask("/search?q=%3Cb%3E").stored
+
+
+def test_what_was_stored_is_also_for_who_asks_with_such_a_parameter() -> None:
+    site = Site(lambda _: page("home"), ignore_params=("utm_*",))
+    site.ask("/")
+    site.goes_down()
+    assert site.ask("/?utm_source=%3Cb%3E").stored
 
 
 @pytest.mark.parametrize("name", ["Refresh", "Link"])
