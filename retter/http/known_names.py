@@ -229,6 +229,8 @@ SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-forwarded-port",
     b"x-forwarded-server",
     b"x-forwarded-prefix",
+    b"x-envoy-original-path",
+    b"x-envoy-original-host",
 )
 
 # Cookies whose value is the session, or a login that outlives the session. If a request has one of
