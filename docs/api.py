@@ -246,7 +246,12 @@ _CHANGE: Final = (
     Field("cause", "text", "a word, as in the log"),
     Field("words", "text", "a sentence: what it means, and why"),
     Field("figures", "object", "that moment: those of the log's line"),
-    Field("breaker", "object", "that moment: all figures of the breaker; they may change"),
+    Field(
+        "breaker",
+        "object",
+        "that moment: all figures of the breaker; they may change. With several workers, those of "
+        "the worker that judged",
+    ),
 )
 
 _HISTORY: Final = (

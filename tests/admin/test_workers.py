@@ -21,8 +21,8 @@ from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.base.worker_place import WorkerPlace
 from retter.proxy.secrets import Secrets
 from retter.proxy.ticker import TICK_S
-from retter.store.hints import ignoring
-from tests.support.admin import FakeAdmin, admin_of, visit, why
+from retter.store.hints import UNANSWERED_MIN, ignoring
+from tests.support.admin import FakeAdmin, admin_of, fetch, visit, why
 from tests.support.harness import FakeLoop, get, reply
 
 
@@ -481,6 +481,107 @@ def test_a_store_that_all_share_is_not_added_but_what_each_has_done_with_it() ->
     assert both["store"] == {"entries": 2, "bytes": 2, "bytes_max": 2, "hits": 1}
     both = document_plus(other, [document])
     assert (both["disk"]["trouble"], both["shared"]["trouble"]) == ("it is broken", "away")
+
+
+# -- whoever serves
+
+
+def what_is_said(serving: int) -> dict[str, Any]:
+    """Return all that the first worker says after some trouble that came to one of two workers."""
+    with ExitStack() as stack:
+        crew = InStep(stack, connect_hold_s=0, max_in_flight=2, queue_wait_s=30)
+        crew.passes(1.0)
+        worker = (crew.first, crew.second)[serving]
+        proxy = worker.proxy
+        for number in range(20):
+            client = proxy.client(get(f"/good/{number % 6}"))
+            crew.passes(0.1)  # the application works
+            proxy.upstream.sends(reply(b"%d" % (number % 6)))
+            client.resets()
+        visit(worker, "/good/1", cookie="PHPSESSID=0123456789abcdef0123")
+        fetch(
+            worker, b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", reply(b"done")
+        )
+        fetch(worker, get("/fails"), reply(b"no", status="500 No"))
+        fetch(worker, b"nonsense\r\n\r\n", b"")
+        for number in range(UNANSWERED_MIN):
+            headers = {"Cookie": f"popup_seen={number}"}
+            client = proxy.client(get(f"/new/{number}", headers=headers))
+            proxy.upstream.resets()
+            client.resets()
+            crew.passes(0.1)
+        left = proxy.client(get("/leaves"))
+        left.resets()
+        crew.passes(2.0)
+        crew.first.post("/api/circuit", "mode=open&seconds=60")
+        crew.passes(1.0)
+        for number in range(4):
+            fetched = proxy.client(get(f"/good/{number}"), (f"192.0.2.{number}", 4000))
+            fetched.resets()
+        crew.first.post("/api/circuit", "mode=auto")
+        crew.passes(1.0)
+        waiting = [
+            proxy.client(get(f"/slow/{number}"), (f"192.0.2.{number}", 4000)) for number in range(5)
+        ]
+        crew.passes(5.0)
+        proxy.upstream.sends(reply(b"slow"))
+        crew.passes(1.0)
+        said: dict[str, Any] = {
+            path: crew.first.ask(path).json
+            for path in ("/api/state", "/api/trips", "/api/incidents", "/api/history", "/health")
+        }
+        # Those without a good answer are equally slow.
+        said["/api/state"]["routes"].sort(key=lambda one: one["route"])
+        said["why"] = why(crew.first, cookie="popup_seen=7")
+        said["metrics"] = {f"{name} {labels}": v for (name, labels), v in crew.metrics().items()}
+        for client in waiting:
+            client.resets()
+        return dict(flat(said))
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, one in value.items():
+            yield from flat(one, f"{path}.{name}".strip("."))
+    elif isinstance(value, list) and value:
+        for number, one in enumerate(value):
+            yield from flat(one, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+# What is of one process or of the moment, or follows from such: names, then the ends of names.
+OF_A_PROCESS = (
+    "/api/state.workers", "/api/state.memory", "/health.memory.sys", "/api/state.overhead_us",
+    "metrics.retter_worker_", "metrics.retter_memory_bytes", "metrics.process_resident",
+    "metrics.process_virtual", "metrics.process_cpu", "metrics.process_open_fds",
+    "metrics.retter_overhead", "why.key.owner_id", "/api/history.until",
+    # The leader takes in what another worker did up to a tick later.
+    "metrics.retter_work_rate", "why.turn.heavy_above",
+)  # fmt: skip
+OF_THE_MOMENT = (
+    ".at", ".first_at", ".began", ".since",
+    # Of a client's work, measured by what was usual for the application when it got its place.
+    "].demand", "].got", "].share",
+)  # fmt: skip
+
+
+def is_of_the_whole(path: str) -> bool:
+    if path.startswith("/api/trips.") and (".breaker." in path or "rate" in path):
+        return False  # they are those of the worker that judged
+    return not path.startswith(OF_A_PROCESS) and not path.endswith(OF_THE_MOMENT)
+
+
+def test_whoever_serves_the_first_worker_says_the_same() -> None:
+    """All visitors come to the first worker, or all to the second one."""
+    first, second = what_is_said(0), what_is_said(1)
+    for said in (first, second):
+        for path in [path for path in said if not is_of_the_whole(path)]:
+            del said[path]
+    assert len(first) > 500
+    for path in ("state.queue", "state.turns.clients", "state.hints[0]", "trips.trips[0].to"):
+        assert f"/api/{path}" in first
+    assert first == second
 
 
 # -- the board
