@@ -42,7 +42,7 @@ def _late_after_without_first_answers(self: Route) -> float:
 
 
 def _enter_without_key(self: Any, permit: Any) -> None:
-    self._young[permit] = None
+    self.young[permit] = None
     unique = permit.key = object()  # nobody else asks for it
     self.keys[unique] = 1
 
@@ -96,6 +96,15 @@ def _judged_though_it_queued(circuit: Circuit, now: float, permit: Any) -> None:
 _outlived_patience = endings.outlived_patience
 
 
+def _enter_without_edge(self: Circuit, *how: Any) -> None:
+    self.table.late_from, edge = 1.0, self.table.late_from
+    _enter(self, *how)
+    self.table.late_from = edge
+
+
+_enter = Circuit._enter
+
+
 def _no_doubt(self: ConcurrencyTable, now: float, rank: int) -> None:
     self.trial_at = now
 
@@ -116,6 +125,7 @@ RULES: dict[str, Callable[[], None]] = {
     "trials": _constant("TRIAL_S", 1e9),
     "chance": _set(CHANCE=1e9, LATE_CHANCE=1e9),
     "write-wait": _method(decide, "_decide_other", lambda _: decide.FORWARD),
+    "limit-by-edge": _method(Circuit, "_enter", _enter_without_edge),
     "begin-anew": _method(WorkRateLimit, "begin_anew", lambda *_: None),
     "dips": _method(baseline.Dips, "due", lambda *_: False),
     "stored-wait": _set(
