@@ -27,7 +27,7 @@ _GET, _OTHER = Kind.GET, Kind.OTHER
 _CREDENTIAL, _UNREAD = OwnerClass.CREDENTIAL, OwnerClass.UNREAD
 
 # All memos together take 12 MiB at most: these, 6 MiB of forms, cookies and targets (templates.py,
-# owner.py, target.py), and 2 MiB of marks of keys that were offered once (memo.py).
+# owner.py, target.py), and 0.4 MiB of marks of keys that were offered once (memo.py).
 REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
 RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 

@@ -7,6 +7,7 @@ numbers of articles, of pages and of moments.
 """
 
 import re
+from array import array
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -151,7 +152,7 @@ class Targets:
         self._digits_alike = digits_alike and rules.exact_urls
         self._known: dict[bytes, Target] = {}  # by target
         self._shapes: dict[bytes, _Shape] = {}  # by target, with all digits alike
-        self._latest = [0] * TARGETS_MAX
+        self._latest = array("q", bytes(8 * TARGETS_MAX))
 
     def __len__(self) -> int:
         return len(self._known) + len(self._shapes)

@@ -446,7 +446,7 @@ def test_the_memo_is_bounded_and_never_wrong(bytes_max: int, heads: list[int]) -
         head = b"x" * n
         assert memo.get(head) in (None, n)
         memo.put(head, n)
-        entries = {**memo._old, **memo.young}
+        entries = {**memo.old, **memo.young}
         cost = sum(len(key) * HEAD_COST_PER_BYTE + HEAD_ENTRY_BYTES for key in entries)
         assert cost <= bytes_max
         assert len(memo) * 500 <= bytes_max, "bounded in entries too"

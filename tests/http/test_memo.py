@@ -21,7 +21,7 @@ def memo_of(bytes_max: int = 4000, key_bytes_max: int = 100) -> Memo[bytes]:
 
 
 def cost(memo: Memo[bytes]) -> int:
-    return sum(2 * len(key) + 100 for key in (*memo.young, *memo._old))
+    return sum(2 * len(key) + 100 for key in (*memo.young, *memo.old))
 
 
 @given(bytes_max=st.integers(0, 4000), steps=STEPS)
@@ -92,7 +92,7 @@ def test_what_has_come_once_is_forgotten_in_time() -> None:
     memo.offer(b"first", b"1")
     for number in range(20 * SEEN_MAX):  # one in a thousand million leaves a place as it is
         memo.offer(b"%d" % number, b"x")
-    assert len(memo._seen) == SEEN_MAX
+    assert memo._seen is not None and len(memo._seen) == SEEN_MAX
     memo.offer(b"first", b"1")
     assert memo.get(b"first") is None
 
