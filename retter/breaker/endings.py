@@ -117,6 +117,64 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
             circuit.fire(now, Signal.PROBE_PASSED)
 
 
+def succeeded_usually(circuit: Circuit, permits: list[Permit]) -> None:
+    """Record good answers, each at its `ended_at`: the same as `succeeded`, in that order.
+
+    They are usual ones: all were admitted at once by a closed circuit that has been closed since,
+    on routes that are not open, came in one piece before they were old, and below the ceiling. What
+    is the same for all of them is looked up once.
+    """
+    limit, pulse, application, failures = (
+        circuit.limit, circuit.pulse, circuit.baseline, circuit.failures,
+    )  # fmt: skip
+    weight, clip, clients = constants.BASELINE_WEIGHT, constants.BASELINE_CLIP, failures.clients
+    late_baselines, slack_s = constants.LATE_BASELINES, constants.LATE_SLACK_S
+    samples_min, warm = constants.ROUTE_SAMPLES_MIN, application.cold is None
+    client, now = permits[0].client, 0.0
+    for permit in permits:
+        if permit.client != client:
+            clients.passed(client, now)
+            client = permit.client
+        now = permit.ended_at
+        took_s = now - permit.started_at
+        route = permit.route
+        baseline, latency = route.baseline, route.latency
+        mean_s, samples = baseline.mean_s, baseline.samples
+        application_mean_s = application.mean_s
+        known = samples >= samples_min
+        expected_s = mean_s if known else application_mean_s
+        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
+        latency.total += took_s
+        limit.work_s += expected_s
+        if not permit.is_get:
+            limit.others_work_s += expected_s
+        if known and took_s <= late_baselines * expected_s + slack_s:
+            permit.row.in_time += 1
+        else:
+            _late(circuit, now, permit, took_s)
+        pulse.passed_at = route.passed_at = now
+        if permit.uncongested:
+            if (
+                warm
+                and samples >= _SETTLED_SAMPLES
+                and application.samples >= _SETTLED_SAMPLES
+                and took_s <= clip * mean_s
+                and took_s <= clip * application_mean_s
+            ):
+                baseline.samples = samples + 1
+                baseline.mean_s = mean_s + weight * (took_s - mean_s)
+                application.samples += 1
+                application.mean_s = application_mean_s + weight * (took_s - application_mean_s)
+            else:
+                _learn(circuit, now, route, took_s)
+        route.outcomes.passed += 1
+    clients.passed(client, now)
+    limit.completions += len(permits)
+    failures.recent.passed += len(permits)
+    if failures.in_a_row:
+        failures.end_row()
+
+
 def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
     """Record an answer that is late, or whose route has too few samples.
 

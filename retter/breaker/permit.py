@@ -97,6 +97,7 @@ class Permit:
         "asker",
         "at_once",
         "client",
+        "ended_at",
         "first_byte_at",
         "generation",
         "has_stored",
@@ -148,7 +149,7 @@ class Permit:
         # and ticket.
         # queued_at: when the wait began. Set with phase QUEUED and HELD.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
-        # `start_at_once`.
+        # `start_at_once`. ended_at: set by `finished_whole`.
         self.first_byte_at = -1.0  # below 0: not yet
         self.at_once = False  # made by `start_at_once`, so nothing but the sweep changes it
         self.is_old = False  # is swept: see acts_at
@@ -164,6 +165,7 @@ class Permit:
     rank: int
     row: Row
     started_at: float
+    ended_at: float
     uncongested: bool
     is_cold: bool
 

@@ -328,7 +328,7 @@ class SharedBreaker(CircuitBreaker):
         if leader is not None:
             self._serial = leader.publish_changed(self.circuit, now) or self._serial
 
-    def finished_whole(self, now: float, permit: Permit) -> None:
+    def finished_whole(self, now: float, permit: Permit) -> bool:
         """See `CircuitBreaker.finished_whole`."""
         own = self._own = self._own - 1
         self._words[self._word + IN_FLIGHT] = own
@@ -336,14 +336,15 @@ class SharedBreaker(CircuitBreaker):
         if leader is None:
             assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
             self._finished_here(now, permit, _OK)
-        else:
-            _whole(self, now, permit)
-            if serial := leader.publish_changed(self.circuit, now):
-                self._serial = serial
+        elif not _whole(self, now, permit):
+            return False  # nothing of what the others decide by has changed
+        elif serial := leader.publish_changed(self.unsettled, now):
+            self._serial = serial
+        return True
 
     def _finished_here(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """Do the part of `finished` that is not the leader's."""
-        circuit = self.circuit
+        circuit = self.unsettled
         if permit.phase is _DETACHED:
             permit.phase = _DONE
             return
@@ -372,7 +373,7 @@ class SharedBreaker(CircuitBreaker):
         self._count_own()
 
     def _count_own(self) -> None:
-        self._own = self.circuit.limit.in_flight - self._others
+        self._own = self.unsettled.limit.in_flight - self._others
         self._words[self._word + IN_FLIGHT] = self._own
 
     # --- the tick ---
@@ -519,7 +520,7 @@ class SharedBreaker(CircuitBreaker):
         for at in self._others_at:
             others += words[at]
         if others != self._others:
-            limit = self.circuit.limit
+            limit = self.unsettled.limit
             limit.in_flight += others - self._others
             self._others = others
             limit.weigh()

@@ -141,7 +141,7 @@ def begin(
     )
     breaker = services.breaker
     permit: Permit | None = None
-    if breaker.circuit.calm:
+    if breaker.unsettled.calm:
         permit = breaker.start_at_once(
             now, kind, identity.route, identity.key, entry is not None, number
         )
@@ -545,7 +545,7 @@ class Exchange(Work):
         if withdrawals.clients:
             withdrawals.answered_well(client_number)
         client.exchange_done(now)
-        if breaker.circuit.room.waiting:
+        if breaker.unsettled.room.waiting:
             start_waiting(services, now)
 
     def response_head(

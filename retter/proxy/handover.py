@@ -99,6 +99,7 @@ class HandoverEnd:
                 self._applies = False
         elif kind == Kind.REPORT:
             if self.shared is not None:
+                self.services.breaker.settle()
                 self.shared.take(json.loads(payload), now)
                 self._heard_at = now
                 start_waiting(self.services, now)  # what ended there has left a place here
@@ -116,6 +117,7 @@ class HandoverEnd:
         if self.shared is not None:
             if self._loop.time() - self._heard_at > SILENT_S:
                 self.shared.forget()
+            self.services.breaker.settle()
             self.link.send(Kind.REPORT, json.dumps(self.shared.report()).encode())
 
     def on_end(self, reason: str) -> None:

@@ -17,6 +17,12 @@ STARTED = (
     "uncongested", "is_cold",
 )  # fmt: skip
 
+# All that is kept of clients.
+CLIENTS = (
+    "_first", "_first_at", "_second", "_second_at", "_third", "_third_at", "_failed",
+    "_failed_in_row", "_strangers", "_doubted",
+)  # fmt: skip
+
 
 class Way:
     """A breaker whose requests go one of the two ways."""
@@ -31,7 +37,7 @@ class Way:
     ) -> Permit | None:
         breaker = self.breaker
         permit: Permit | None = None
-        if self.short and breaker.circuit.calm:
+        if self.short and breaker.unsettled.calm:
             permit = breaker.start_at_once(now, kind, route, key, age_s is not None, client)
         if permit is None:
             decision = breaker.admit(now, kind, route, key, age_s, client)
@@ -50,7 +56,8 @@ class Way:
             self.breaker.finished_whole(now, permit)
         else:
             self.breaker.finished(now, permit, outcome)
-        self.start_ready(now)
+        if self.breaker.waiting:
+            self.start_ready(now)
 
     def start_ready(self, now: float) -> None:
         for permit in self.breaker.take_ready(now):
@@ -109,6 +116,45 @@ def test_both_ways_end_in_the_same_state(seed: int) -> None:
     assert len(states) > 1 or not bad
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_answers_are_learnt_together_as_one_by_one(seed: int) -> None:
+    """Between two looks at the circuit: some are in time, some late, of routes new and known."""
+    chance = random.Random(seed)
+    settings = BreakerSettings(limit_start=chance.choice((16, 64)))
+    short, long = Way(settings, short=True), Way(settings, short=False)
+    now, together = 0.0, 0
+    for step in range(4000):
+        now += chance.choice((0.0, 0.0001, 0.001))
+        if step % 200 == 0:
+            now += TICK_S
+            short.ticks(now)
+            long.ticks(now)
+            assert_alike(short, long, now)
+            ours, theirs = short.breaker.circuit, long.breaker.circuit
+            assert ours.pulse.passed_at == theirs.pulse.passed_at
+            assert ours.failures.in_a_row == theirs.failures.in_a_row
+            for name in CLIENTS:
+                our, their = ours.failures.clients, theirs.failures.clients
+                assert getattr(our, name) == getattr(their, name), name
+            for mine, its in zip(ours.routes, theirs.routes, strict=True):
+                assert mine.passed_at == its.passed_at
+                assert mine.baseline.mean_s == its.baseline.mean_s
+                assert mine.outcomes.passed == its.outcomes.passed
+                assert mine.latency.counts == its.latency.counts
+        if len(short.in_flight) < 8 and chance.random() < 0.6:
+            kind = chance.choice((Kind.GET, Kind.GET, Kind.OTHER))
+            route = b"GET /%d" % chance.randrange(3)
+            asked = (now, kind, route, b"/", None, chance.randrange(1, 4))
+            short.begins(*asked)
+            long.begins(*asked)
+        elif short.in_flight:
+            bad = chance.random() < 0.002
+            together = max(together, len(short.breaker._ended))
+            short.ends(now, 0, Outcome.OVERLOAD if bad else Outcome.OK)
+            long.ends(now, 0, Outcome.OVERLOAD if bad else Outcome.OK)
+    assert together >= 16
+
+
 def test_a_permit_that_grew_old_is_not_used_again() -> None:
     breaker = CircuitBreaker(BreakerSettings(), 0.0)
     old = breaker.start_at_once(0.0, Kind.GET, b"GET /", b"k", True, 1)
@@ -120,6 +166,7 @@ def test_a_permit_that_grew_old_is_not_used_again() -> None:
     young = breaker.start_at_once(5.0, Kind.GET, b"GET /", b"k", True, 1)
     assert young is not None
     breaker.finished_whole(5.1, young)
+    breaker.settle()
     assert breaker._spare == [young]
     assert breaker.start_at_once(5.2, Kind.GET, b"GET /", b"k", True, 1) is young
 
@@ -141,6 +188,7 @@ def test_few_permits_are_kept() -> None:
     for permit in permits:
         assert permit is not None
         breaker.finished_whole(0.1, permit)
+    breaker.settle()
     assert len(breaker._spare) == SPARE_MAX
 
 
