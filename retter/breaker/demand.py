@@ -41,6 +41,11 @@ class DemandTable:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no client has asked for anything lately."""
+        return not self._slots
+
     def __contains__(self, client: int) -> bool:
         return client in self._slots
 

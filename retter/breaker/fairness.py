@@ -182,7 +182,7 @@ class Fairness:
             self._since = None
         elif self._since is None:
             self._since, self._share_at = now, -inf
-        if not len(self.demand):
+        if self.demand.is_empty:
             return False
         self.demand.advance(now)
         if now - self._share_at < constants.FAIR_SHARE_EVERY_S:

@@ -60,6 +60,11 @@ class SharedDemand(DemandTable):
                 client = int(high) << _SHIFT | int(low)
                 self._elsewhere[client] = self._elsewhere.get(client, 0.0) + demand * faded
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no client has asked any worker for anything lately."""
+        return not (self._slots or self._elsewhere)
+
     def demand_of(self, client: int, now: float) -> float:
         """Return a client's demand in all workers."""
         there = self._elsewhere.get(client, 0.0)

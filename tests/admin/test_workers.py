@@ -557,7 +557,7 @@ OF_A_PROCESS = (
     "metrics.process_virtual", "metrics.process_cpu", "metrics.process_open_fds",
     "metrics.retter_overhead", "why.key.owner_id", "/api/history.until",
     # The leader takes in what another worker did up to a tick later.
-    "metrics.retter_work_rate", "why.turn.heavy_above",
+    "metrics.retter_work_rate",
 )  # fmt: skip
 OF_THE_MOMENT = (
     ".at", ".first_at", ".began", ".since",

@@ -4,6 +4,7 @@ import pytest
 
 from retter.breaker import constants
 from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Fairness
 from retter.judgement.demand import SharedDemand
 from retter.judgement.memory import DEMANDS_MAX, Memory, bytes_needed
 
@@ -83,3 +84,22 @@ def test_crawlers_are_told_to_nobody_and_a_worker_that_ended_is_forgotten() -> N
     assert other.demand_of(CRAWLER, 1.0) == 0.0
     other.hear(memory, [], 1.0)
     assert other.demands(1.0) == []
+
+
+def test_a_worker_without_clients_knows_what_is_too_much() -> None:
+    """It is that of all: the first request of a heavy client that comes to it is a heavy one."""
+    memory, (one, other) = _tables()
+    own, idle = Fairness(b"secret", 0.0), Fairness(b"secret", 0.0)
+    own.demand, idle.demand = one, other
+    assert one.is_empty and other.is_empty
+    for client in range(1, 9):
+        one.note(client, 0.5, 1.0)
+        one.gave(client, 0.5, 1.0)
+    one.note(9, 400.0, 1.0)
+    _exchange(memory, [one, other], 1.0)
+    assert not other.is_empty
+    for now in (1.0, 1.0 + constants.FAIR_SHARE_EVERY_S):
+        for fairness in (own, idle):
+            fairness.tick(now, 1.0, 0.1, enough=False)
+    assert idle.limit_s == pytest.approx(own.limit_s) and idle.limit_s < 400.0
+    assert idle.is_heavy(9, now)
