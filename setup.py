@@ -15,7 +15,7 @@ from setuptools import setup
 # What a request meets with every step. Not the pool, the compressors and the proxy itself: they do
 # little for each request, and tests put others in their place.
 MODULES = (
-    "base/buffers", "base/client_id", "base/hashing", "base/wildcard",
+    "base/buffers", "base/client_id", "base/counters", "base/hashing", "base/wildcard",
     "http/binding_schemes", "http/cache_control", "http/chunked", "http/content_coding",
     "http/cookies", "http/dates", "http/forwarding", "http/framing_rules", "http/head_edit",
     "http/hop_by_hop", "http/known_names", "http/memo", "http/message", "http/read_buffer",
@@ -30,7 +30,7 @@ MODULES = (
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection", "proxy/client_requests",
     "proxy/client_writer", "proxy/clients", "proxy/deadline_wheel", "proxy/delivery",
     "proxy/exchange", "proxy/goodness", "proxy/head_reader", "proxy/holders",
-    "proxy/interfaces", "proxy/keeping", "proxy/learning",
+    "proxy/idle_connections", "proxy/interfaces", "proxy/keeping", "proxy/learning",
     "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay", "proxy/request",
     "proxy/request_body", "proxy/responses", "proxy/retries", "proxy/sampling", "proxy/services",
     "proxy/stored_choice", "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection",

@@ -1,31 +1,55 @@
 """The connections to the application that are open and unused: the one used last is taken first.
 
-This is apart from the pool because each request comes here, and most need nothing else of it. It
-is not compiled (setup.py), as the pool is not: tests put other connections in.
+This is apart from the pool because each request comes here, and most need nothing else of it. So
+it is compiled (setup.py), which the pool is not: tests put something else in the place of parts of
+that. They put other connections in here, too; therefore it asks for no class.
 """
 
 from math import inf
+from typing import Generic, Protocol, TypeVar
 
-from retter.proxy.upstream_connection import UpstreamConnection
+
+class Idle(Protocol):
+    """What is asked of a connection here."""
+
+    closed: bool
+    idle_since: float  # monotonic seconds
+    made_at: float  # monotonic seconds
+
+    def has_unread(self) -> bool: ...
+    def close(self) -> None: ...
 
 
-class IdleConnections:
+Connection = TypeVar("Connection", bound=Idle)
+
+
+class IdleConnections(Generic[Connection]):
     """A stack of connections that are ready for a request.
 
     Attributes:
         stack: The connections, oldest first.
         idle_s: A connection that was idle for this long is not used any more (seconds).
         max_age_s: Nor is one that was made this long ago (seconds).
+        keeps: Connections are kept at all.
     """
 
-    __slots__ = ("idle_s", "max_age_s", "stack")
+    __slots__ = ("idle_s", "keeps", "max_age_s", "stack")
 
     def __init__(self) -> None:
-        self.stack: list[UpstreamConnection] = []
+        self.stack: list[Connection] = []
         self.idle_s = inf
         self.max_age_s = inf
+        self.keeps = True
 
-    def take(self, now: float, look: bool = False) -> UpstreamConnection | None:
+    def put(self, connection: Connection, now: float) -> None:
+        """Take back a connection whose response ended cleanly."""
+        if not self.keeps:
+            connection.close()
+            return
+        connection.idle_since = now
+        self.stack.append(connection)
+
+    def take(self, now: float, look: bool = False) -> Connection | None:
         """Take out the connection that was used last; None if none may be used.
 
         Args:

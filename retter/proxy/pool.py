@@ -134,7 +134,8 @@ class ConnectionPool:
         self._address = address
         self._make_connection = make_connection
         self._loop = loop
-        self.ready = IdleConnections()
+        self._closed = False
+        self.ready: IdleConnections[UpstreamConnection] = IdleConnections()
         self._idle = self.ready.stack
         self.reconfigure(
             idle_max=idle_max,
@@ -151,7 +152,6 @@ class ConnectionPool:
         self._held: dict[Dialler, float] = {}  # -> until (monotonic seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._redialling = False
-        self._closed = False
         self.resolver = Resolver(address, loop)
         # Called when no file descriptor is left: returns whether one has been closed.
         self.make_room: Callable[[], bool] = lambda: False
@@ -172,6 +172,7 @@ class ConnectionPool:
     ) -> None:
         """Apply new settings from now on. The class docstring explains each of them."""
         self._idle_max = idle_max
+        self.ready.keeps = idle_max > 0 and not self._closed
         self.ready.idle_s = idle_s
         self.ready.max_age_s = max_age_s
         self._connect_timeout_s = connect_timeout_s
@@ -262,13 +263,7 @@ class ConnectionPool:
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection whose response ended cleanly."""
-        if self._closed:
-            connection.close()
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
-        if not self._idle_max:
-            connection.close()
+        self.ready.put(connection, now)
 
     def rest(self, connection: UpstreamConnection, now: float, *, if_needed: bool) -> None:
         """Take back a connection on which unwanted bytes may still arrive.
@@ -323,6 +318,7 @@ class ConnectionPool:
     def close(self) -> None:
         """Close everything and stop dialling."""
         self._closed = True
+        self.ready.keeps = False
         self.resolver.close()
         for task in list(self._tasks):
             task.cancel()

@@ -12,7 +12,7 @@ import os
 import select
 import ssl
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from retter.base.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.http.binding_schemes import names_binding_scheme
@@ -23,16 +23,17 @@ from retter.http.message import Framing, ResponseHead
 from retter.http.read_buffer import ReadBuffer, end_of_head
 from retter.http.response_parser import ResponseParser, dated
 from retter.net.transports import close_sending
+from retter.proxy.idle_connections import IdleConnections
 
 Trailers = list[tuple[bytes, bytes]]
 
 # Maximum number of 1xx responses before the final one. A client asks for one 100 at most; 103 may
 # come a few times. An application that sends more is broken, and each 1xx costs work here.
-INFORMATIONAL_MAX = 16
+INFORMATIONAL_MAX: Final = 16
 
 # Read from a connection that was reset: 1 MiB at most, more than a refusal has, in less than 1 ms.
-LAST_READ_BYTES = 64 * 1024
-LAST_READS_MAX = 16
+LAST_READ_BYTES: Final = 64 * 1024
+LAST_READS_MAX: Final = 16
 
 
 def _declares_body(head: ResponseHead) -> bool:
@@ -45,7 +46,8 @@ def _declares_body(head: ResponseHead) -> bool:
 class Owner(Protocol):
     """The part of the pool that an UpstreamConnection uses."""
 
-    def release(self, connection: "UpstreamConnection", now: float) -> None: ...
+    @property
+    def ready(self) -> "IdleConnections[UpstreamConnection]": ...
     def rest(self, connection: "UpstreamConnection", now: float, *, if_needed: bool) -> None: ...
     def flush(self, connection: "UpstreamConnection") -> None: ...
     def forget(self, connection: "UpstreamConnection") -> None: ...
@@ -115,6 +117,7 @@ class UpstreamConnection:
         "_paused",
         "_poll",
         "_pool",
+        "_ready",
         "_sink",
         "_transport",
         "_tunnel",
@@ -139,6 +142,7 @@ class UpstreamConnection:
         self._parser = parser
         self._http_date = http_date
         self._pool = pool
+        self._ready = pool.ready
         self._loop = loop
         self._memo = memo
         self._head_bytes_max = head_bytes_max
@@ -306,7 +310,7 @@ class UpstreamConnection:
                     ):
                         self._sink = None
                         self.reused = True
-                        self._pool.release(self, now)
+                        self._ready.put(self, now)
                     else:
                         self._keep_alive = head.keep_alive
                         self._end_exchange(now)
@@ -543,7 +547,7 @@ class UpstreamConnection:
             if self.bound:
                 self.idle_since = now
             elif bodiless is None:
-                self._pool.release(self, now)
+                self._ready.put(self, now)
             else:
                 self._bodiless = True
                 self._pool.rest(self, now, if_needed=not _declares_body(bodiless))

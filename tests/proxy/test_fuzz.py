@@ -258,7 +258,7 @@ def found() -> bool:
 
 def _reuses_everything(self: UpstreamConnection, now: float, *_: Any) -> None:
     self._sink = self._framing = self._decoder = None
-    self._pool.release(self, now)
+    self._ready.put(self, now)
 
 
 _make_parsed_request = ParsedRequest.__init__

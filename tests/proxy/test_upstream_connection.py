@@ -8,6 +8,7 @@ from retter.base.errors import UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
+from retter.proxy.idle_connections import IdleConnections
 from retter.proxy.upstream_connection import INFORMATIONAL_MAX, ResponseSink, UpstreamConnection
 from tests.support.exchanges import POST
 from tests.support.harness import (
@@ -25,11 +26,9 @@ from tests.support.harness import (
 
 class FakePool:
     def __init__(self) -> None:
-        self.released: list[UpstreamConnection] = []
+        self.ready: IdleConnections[UpstreamConnection] = IdleConnections()
+        self.released = self.ready.stack
         self.forgotten: list[UpstreamConnection] = []
-
-    def release(self, connection: UpstreamConnection, now: float) -> None:
-        self.released.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
         self.forgotten.append(connection)
