@@ -230,6 +230,10 @@ def start_of(line: bytes) -> tuple[bytes, bytes] | None:
 
     It knows the usual methods alone, and takes half of what the pattern takes.
     """
+    # Nearly all: this takes a third of what cutting it at its blanks takes.
+    if line.startswith(b"GET /") and line.endswith(b" HTTP/1.1"):
+        target = line[4:-9]
+        return (b"GET", target) if target.translate(_OTHERS_MARKED) == target else None
     words = line.split(b" ")
     if len(words) != 3:
         return None

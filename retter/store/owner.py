@@ -13,7 +13,6 @@ policy.py determines what is requested, and what may be done with the response.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from functools import partial
 from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -68,6 +67,7 @@ COOKIE_LINES_BYTES_MAX: Final = 3 * 1024 * 1024
 COOKIE_LINE_ENTRY_BYTES: Final = 240  # beside its octets: its place, and half of an owner
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are parsed each time
 HASHED_ONE_BY_ONE_MAX: Final = 3  # if an owner has more parts, they are joined first
+_OPEN_JSON_OCTETS: Final = frozenset(text[0] for text in OPEN_JSON)
 SHORT_WAY_COOKIES_MAX: Final = 32  # with more, looking twice at each is slower
 
 K = TypeVar("K")
@@ -84,7 +84,8 @@ class OwnerClass(StrEnum):
 
 
 # Plain names for speed: access to an attribute of an Enum class costs as much as a call.
-_BY_SESSION, _BY_COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
+_BY_SESSION: Final = OwnerClass.SESSION
+_BY_COOKIES: Final = OwnerClass.COOKIES
 
 
 class FieldKind(Enum):
@@ -200,7 +201,7 @@ class OwnerRules:
     line_names: dict[tuple[bytes, ...], "_CookieNames"] = field(
         init=False, repr=False, compare=False
     )
-    mark: Callable[[bytes], int] = field(init=False, repr=False, compare=False)
+    marker: blake2b | None = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
@@ -209,6 +210,15 @@ class OwnerRules:
     names_configured: bool = field(init=False)  # the operator has named the session cookies
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
+
+    def mark(self, value: bytes) -> int:
+        """Return the mark of a value (`marks_of`)."""
+        if self.marker is None:
+            return hash(value)
+        hasher = self.marker.copy()  # costs half of a new hasher with a key
+        hasher.update(value)
+        mark: int = _as_number(hasher.digest())[0]  # 64 bits with a sign, like that of `hash`
+        return mark
 
     def __post_init__(self) -> None:
         if not SECRET_BYTES_MIN <= len(self.secret) <= SECRET_BYTES_MAX:
@@ -238,7 +248,7 @@ class OwnerRules:
             ),
         )
         keyed = blake2b(key=self.secret, digest_size=8, person=b"mark")
-        fill(self, "mark", partial(_lasting_mark, keyed) if self.lasting else hash)
+        fill(self, "marker", keyed if self.lasting else None)
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
         fill(self, "is_rolling", name_matcher(self.rolling_cookies))
         fill(
@@ -294,17 +304,9 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
     return classify
 
 
-def _lasting_mark(keyed: blake2b, value: bytes) -> int:
-    # 64 bits with a sign, like the result of `hash`.
-    hasher = keyed.copy()  # costs half of a new hasher with a key
-    hasher.update(value)
-    mark: int = _as_number(hasher.digest())[0]
-    return mark
-
-
-_as_number = Struct(">q").unpack
-_lengths = Struct(">II").pack
-_length = Struct(">I").pack
+_as_number: Final = Struct(">q").unpack
+_lengths: Final = Struct(">II").pack
+_length: Final = Struct(">I").pack
 # Nearly all values are shorter: to look a length up takes 100 instructions of the processor, and to
 # pack it 600.
 _SHORT: Final = 128
@@ -508,14 +510,18 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
         None for a line that is not plain, and if the cookies alone do not determine the owner.
     """
     # What is left after so many values is the last text. It has a "=", so the line is not plain.
-    pieces = cut_plain_line(line, SHORT_WAY_COOKIES_MAX)
+    pieces: list[bytes] = cut_plain_line(line, SHORT_WAY_COOKIES_MAX)
     texts = tuple(pieces[::2])
     names = rules.line_names.get(texts) or _judged(texts, rules)
     if names is None:
         return None
     place, seen = names.session_place, rules.seen
     value = pieces[place]
-    if place < 0 or len(value) < names.session_bytes_min or value.startswith(OPEN_JSON):
+    if (
+        place < 0
+        or len(value) < names.session_bytes_min
+        or (value[0] in _OPEN_JSON_OCTETS and value.startswith(OPEN_JSON))
+    ):
         return _owner_of_counted(names, pieces, line, rules)
     # Nearly all visitors with a session have one cookie for it, with such a value.
     name = names.session
