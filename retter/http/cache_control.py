@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.dates import parse_http_date
 
-_DIRECTIVE = re.compile(
+_DIRECTIVE: Final = re.compile(
     rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+"
     rb"(?:=[ \t]*+(\"[^\"\\]*+(?:\\.[^\"\\]*+)*\"|[^\", \t;]*+)[ \t]*+)?"
 )
-_SEPARATORS = re.compile(rb"[, \t]*+")
+_SEPARATORS: Final = re.compile(rb"[, \t]*+")
 _SECONDS_MAX: Final = 2**31  # RFC 9111 section 1.2.2: a larger number counts as this one
 # RFC 9110 section 15.1: the storable statuses that may be stored without explicit freshness.
 _HEURISTICALLY_CACHEABLE: Final = frozenset((200, 203, 204, 300, 301, 308))
@@ -92,7 +92,7 @@ def _after_separators(value: bytes, position: int) -> int:
     return separators.end()
 
 
-_remembered = lru_cache(_REMEMBERED_MAX)(_read)
+_remembered: Final = lru_cache(_REMEMBERED_MAX)(_read)
 
 
 def _least(arguments: list[bytes] | None) -> int | None:

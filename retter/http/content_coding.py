@@ -75,7 +75,7 @@ def _read(value: bytes) -> Mapping[bytes, int]:
     return by_coding
 
 
-_remembered = lru_cache(_REMEMBERED_MAX)(_read)
+_remembered: Final = lru_cache(_REMEMBERED_MAX)(_read)
 
 
 def accepts_coding(request: RequestHead, coding: bytes) -> bool:

@@ -41,15 +41,17 @@ class CookieKind(Enum):
 
 
 # Plain names for speed: access to an attribute of an Enum class costs as much as a call.
-SESSION, LIKELY, CREDENTIAL = (
-    CookieKind.SESSION, CookieKind.LIKELY_SESSION, CookieKind.CREDENTIAL,
-)  # fmt: skip
-CSRF, IGNORABLE, OTHER = CookieKind.CSRF, CookieKind.IGNORABLE, CookieKind.OTHER
+SESSION: Final = CookieKind.SESSION
+LIKELY: Final = CookieKind.LIKELY_SESSION
+CREDENTIAL: Final = CookieKind.CREDENTIAL
+CSRF: Final = CookieKind.CSRF
+IGNORABLE: Final = CookieKind.IGNORABLE
+OTHER: Final = CookieKind.OTHER
 
 
 # Section 4.1.3 of RFC 6265bis; the longer ones first.
 _PREFIXES: Final = (b"__Host-Http-", b"__Http-", b"__Host-", b"__Secure-")
-_is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_is_token: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
 
 def cookie_classifier(
@@ -106,18 +108,18 @@ _speaking_word: Final = re.compile(b"|".join((*CSRF_WORDS, *CREDENTIAL_WORDS))).
 
 # RFC 6265 section 4.1.1: cookie-octets. If the value of a session contains anything else (a comma,
 # a quote, a blank), some application reads that as the end of the cookie.
-_PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
-is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
+_PLAIN_OCTETS: Final = rb"[!#-+\--:<-\[\]-~]*+"
+is_plain_value: Final = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
 
 # A line with only such octets, and with a semicolon and a blank between two cookies (section
 # 4.2.1), is read in the same way by all applications. It is cut into names and values in turns;
 # after the last value comes an empty piece. If a line is not plain, one of its pieces is not a
 # plain name. A comma after a blank begins a cookie, and not the rest of a value: the piece keeps
 # the semicolon then.
-cut_plain_line = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; (?!,))?+").split
-is_plain_name = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
+cut_plain_line: Final = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; (?!,))?+").split
+is_plain_name: Final = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
 # A value from its first comma on, which no application takes for another cookie: it has no "=".
-is_rest_of_value = re.compile(rb",[!#-:<>-\[\]-~]*+").fullmatch
+is_rest_of_value: Final = re.compile(rb",[!#-:<>-\[\]-~]*+").fullmatch
 
 # Unencrypted JSON, plain or percent-encoded: settings, which may be equal for two people.
 OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")

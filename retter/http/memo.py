@@ -129,8 +129,8 @@ class Memo(Generic[Value]):
 
 # The size of an entry without its key, for each byte of the head: the field tuples and the
 # rewritten bytes. Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes for each byte.
-HEAD_COST_PER_BYTE = 6
-HEAD_ENTRY_BYTES = 500
+HEAD_COST_PER_BYTE: Final = 6
+HEAD_ENTRY_BYTES: Final = 500
 
 
 class HeadMemo(Memo[Value]):

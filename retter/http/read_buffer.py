@@ -5,12 +5,13 @@ searched are not searched again, and the rest is not copied for each request tha
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from retter.base.errors import BadRequest
 
-_END_OF_HEAD = b"\r\n\r\n"
+_END_OF_HEAD: Final = b"\r\n\r\n"
 # This many checked octets are checked again with the next ones: the longest fault has three octets.
-_OVERLAP = 2
+_OVERLAP: Final = 2
 _CR, _LF = b"\r\n"
 
 

@@ -12,6 +12,7 @@ and adds fields on the way to the application.
 import re
 from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
+from typing import Final
 
 import h11
 
@@ -64,11 +65,13 @@ from retter.http.variants import VariantRules, country, soft_from, soft_places
 # forwarding.py writes these fields anew for every request, from the facts about the connection.
 # Proxy has no meaning in HTTP, but a CGI program would get it as HTTP_PROXY and send its own
 # requests there.
-_FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"})
+_FORWARDED_ANEW: Final = frozenset(
+    {b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"}
+)
 
 # Who the client is, where it is, and what it requested, according to the peer. These fields are
 # forwarded if the peer is a trusted proxy, else dropped.
-_FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
+_FORWARDING: Final = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
     b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix", b"x-forwarded-protocol",
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
@@ -76,18 +79,18 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
 
 # Forms that are kept ready. A site's visitors have some dozens of browsers, and each of these has a
 # few forms of requests: for pages, pictures and data.
-LATEST_MAX = 256
+LATEST_MAX: Final = 256
 # Of one kind. To find out that one does not fit takes 1,000 instructions of the processor.
-LATEST_OF_KIND_MAX = 8
+LATEST_OF_KIND_MAX: Final = 8
 
 # Languages and devices that are remembered for one form, and the octets from which one was read:
 # 2 MB for all forms that are kept ready, if strangers fill them. Without them, four of ten heads of
 # forty kinds of browsers are read again, which takes 2,500 instructions of the processor a request.
-SOFTS_REMEMBERED_MAX = 16
-SOFT_BYTES_REMEMBERED_MAX = 320
+SOFTS_REMEMBERED_MAX: Final = 16
+SOFT_BYTES_REMEMBERED_MAX: Final = 320
 
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
-_VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
+_VERSION: Final = re.compile(rb" HTTP/([0-9]\.[0-9])")
 
 
 def _h11_request(head: bytes) -> h11.Request:
@@ -171,10 +174,10 @@ def _accepts_events(fields: Fields) -> bool:
 
 # Fields that need an evaluation before the store answers. Only the application evaluates If-Match,
 # but it may contain a tag that RETTER has weakened.
-_CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
+_CONDITIONS: Final = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
 
 # Fields that determine how the request is framed, forwarded or refused.
-_JUDGED_IN_REQUESTS = frozenset(
+_JUDGED_IN_REQUESTS: Final = frozenset(
     {
         b"content-length",
         b"transfer-encoding",
@@ -185,15 +188,15 @@ _JUDGED_IN_REQUESTS = frozenset(
         b"x-forwarded-host",
     }
 )
-_REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
+_REQUEST_IDS: Final = frozenset(REQUEST_ID_FIELDS)
 
 # CONNECT makes a tunnel to any host. TRACE shows a script the cookies that it may not read.
-_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 # The statuses of errors that are found after h11 has accepted the request line.
-_READ_AND_REFUSED = frozenset({405, 417, 501, 508})
-_CODINGS = b"accept-encoding"
-_NO_BODY = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
-_cut_request = form_cutter(OWN_REQUEST_FIELDS)
+_READ_AND_REFUSED: Final = frozenset({405, 417, 501, 508})
+_CODINGS: Final = b"accept-encoding"
+_NO_BODY: Final = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
+_cut_request: Final = form_cutter(OWN_REQUEST_FIELDS)
 
 
 def _codings(

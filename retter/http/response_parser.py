@@ -7,6 +7,7 @@ fields on the way to the client.
 
 import re
 from dataclasses import replace
+from typing import Final
 
 import h11
 
@@ -47,14 +48,14 @@ from retter.http.templates import (
 )
 
 # RETTER's own fields. They are removed from responses, so that only RETTER can set them.
-_OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
+_OUR_RESPONSE_FIELDS: Final = frozenset({b"x-retter", b"x-circuit"})
 
 # h11 accepts a 1xx only as the response to a request, and a 101 only if the request asked for it.
 # The exchange checks whether the real request did.
-_ANY_REQUEST = h11.Request(
+_ANY_REQUEST: Final = h11.Request(
     method="GET", target="/", headers=[("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
 )
-_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
+_INFORMATIONAL: Final = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
 
 
 def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
@@ -73,18 +74,18 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
 
 
 # If the method is unsafe, the URLs in these fields have changed too (RFC 9111 section 4.4).
-_PLACES = frozenset({b"location", b"content-location"})
-_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade", b"clear-site-data"})
+_PLACES: Final = frozenset({b"location", b"content-location"})
+_JUDGED_IN_RESPONSES: Final = frozenset({b"transfer-encoding", b"upgrade", b"clear-site-data"})
 
 # Fields that are not part of a stored response. Upgrade and its Connection are an offer for that
 # one connection only. Clear-Site-Data is an order to the browser of one visitor, as Set-Cookie is.
-_NOT_STORED = frozenset(
+_NOT_STORED: Final = frozenset(
     {b"content-length", b"set-cookie", b"age", b"upgrade", b"connection", b"clear-site-data"}
 )
-_BODILESS = frozenset({b"204", b"304"})
-_VIA = b"Via: 1.1 retter\r\n"
-_VIA_VARY = _VIA + VARY_LINE
-_cut_response = form_cutter(OWN_RESPONSE_FIELDS)
+_BODILESS: Final = frozenset({b"204", b"304"})
+_VIA: Final = b"Via: 1.1 retter\r\n"
+_VIA_VARY: Final = _VIA + VARY_LINE
+_cut_response: Final = form_cutter(OWN_RESPONSE_FIELDS)
 
 
 class _ResponseForm:

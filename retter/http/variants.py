@@ -44,7 +44,10 @@ _JUDGED: Final = frozenset(
 
 # The types in Accept that count. A browser that requests a page prefers text/html, a script that
 # requests data json.
-_HTML, _JSON, _EVENTS, _OTHER = b"html", b"json", b"events", b"other"
+_HTML: Final = b"html"
+_JSON: Final = b"json"
+_EVENTS: Final = b"events"
+_OTHER: Final = b"other"
 _ACCEPTED: Final = {
     b"text/html": _HTML,
     b"application/xhtml+xml": _HTML,

@@ -6,6 +6,7 @@ a limit, and then in the socket. `exchange.begin` decides how each request is ha
 
 from abc import abstractmethod
 from enum import Enum, auto
+from typing import Final
 
 from retter.base.errors import BadRequest, DownstreamError, RequestTooLarge
 from retter.breaker import Kind
@@ -20,22 +21,22 @@ from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 
-_FOREVER = float("inf")
-_NO_BODY = Framing.NONE
+_FOREVER: Final = float("inf")
+_NO_BODY: Final = Framing.NONE
 
 # Bytes that are read ahead while a client waits for a response, before reading stops: pipelined
 # heads, or a body that the application does not accept yet.
-READ_AHEAD_BYTES_MAX = 64 * 1024
+READ_AHEAD_BYTES_MAX: Final = 64 * 1024
 
 # Longer data is hardly ever a head alone. Hashing it would be wasted: 4 us for a form of 10 KiB.
-LOOKED_UP_BYTES_MAX = 4096
+LOOKED_UP_BYTES_MAX: Final = 4096
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_CR = 13
+_CR: Final = 13
 
 # Empty lines before a request line that are ignored (RFC 9112 section 2.2), in octets.
-_LEADING_BYTES_MAX = 16
+_LEADING_BYTES_MAX: Final = 16
 
 
 class ConnectionPhase(Enum):
@@ -50,9 +51,9 @@ class ConnectionPhase(Enum):
 
 
 # Looked up once, as in exchange.py.
-_OPEN = ConnectionPhase.OPEN
-_BODY = ConnectionPhase.BODY
-_DECODING = ConnectionPhase.DECODING
+_OPEN: Final = ConnectionPhase.OPEN
+_BODY: Final = ConnectionPhase.BODY
+_DECODING: Final = ConnectionPhase.DECODING
 
 
 class Requester(Client):
@@ -162,7 +163,7 @@ class ClientRequests:
         size = len(data)
         if (
             size > LOOKED_UP_BYTES_MAX
-            or size > self._services.settings.head_bytes_max
+            or size > self._services.head_bytes_max
             or connection.out.backlog is not None
             or connection.sends_no_more
         ):
@@ -223,7 +224,7 @@ class ClientRequests:
         buffer.add(data)
         if (
             buffer.has_heads()
-            or len(buffer) > self._services.settings.head_bytes_max
+            or len(buffer) > self._services.head_bytes_max
             or buffer.begins_with_line_end
         ):
             self._receive_from(connection, *self._take_buffer(buffer), now)
@@ -273,7 +274,7 @@ class ClientRequests:
         """Process the request at `at` in `data`; return the position after it."""
         services, last = self._services, len(data)
         end = data.find(b"\r\n\r\n", at) + 4
-        if end < 4 or end - at > services.settings.head_bytes_max or data[at] == _CR:
+        if end < 4 or end - at > services.head_bytes_max or data[at] == _CR:
             at, end = self._unusual_head(connection, data, at, now)
             if not end:
                 return last
@@ -309,7 +310,7 @@ class ClientRequests:
         services = self._services
         services.counters.requests += 1  # count_request, inlined
         count = self.count = self.count + 1
-        if count == services.settings.requests_per_connection_max:
+        if count == services.requests_per_connection_max:
             connection.last = True
         connection.deadline = _FOREVER
         connection.work = begin(services, connection, parsed, now)
@@ -320,7 +321,7 @@ class ClientRequests:
         if last:
             connection.end()
         elif connection.out.backlog is None:
-            connection.deadline = now + self._services.settings.keep_alive_s
+            connection.deadline = now + self._services.keep_alive_s
 
     def _unusual_head(
         self, connection: Requester, data: bytes, at: int, now: float
@@ -361,7 +362,7 @@ class ClientRequests:
         """Count a request; at the limit of requests per connection, make it the last one."""
         self._services.counters.requests += 1
         self.count += 1
-        if self.count == self._services.settings.requests_per_connection_max:
+        if self.count == self._services.requests_per_connection_max:
             connection.last = True
 
     # -- bodies -----------------------------------------------------------------------------------

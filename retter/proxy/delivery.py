@@ -8,6 +8,8 @@ got a stored response or has left. The rest of the response then refreshes the s
     at any time: request_data, upstream_failed, overdue, sweep, downstream_gone, encoded
 """
 
+from typing import Final
+
 from retter.base.errors import (
     DownstreamError,
     InternalError,
@@ -46,11 +48,11 @@ from retter.store.store import StoredResponse
 
 # A response frees its slot if the client first stopped reading this long ago and does not read now.
 # Its duration depends on the client only, and a few slow readers would keep all others out.
-SLOW_READER_S = 0.25
+SLOW_READER_S: Final = 0.25
 
-_FOREVER = float("inf")
-_OK = Outcome.OK
-_NEUTRAL = Outcome.NEUTRAL
+_FOREVER: Final = float("inf")
+_OK: Final = Outcome.OK
+_NEUTRAL: Final = Outcome.NEUTRAL
 
 
 class Delivery(Work):

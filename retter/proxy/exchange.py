@@ -17,6 +17,7 @@ has responded, because only then is its slot free again. That response refreshes
 """
 
 from enum import Enum, auto
+from typing import Final
 
 from retter.base.errors import (
     ConnectRefused,
@@ -82,19 +83,19 @@ class Stage(Enum):
 
 
 # Looked up once: reading an attribute of an Enum costs three times as much as reading a global.
-_DONE = Stage.DONE
-_QUEUED = Stage.QUEUED
-_CONNECTING = Stage.CONNECTING
-_SENT = Stage.SENT
-_ADMITTED = Phase.ADMITTED
-_IN_FLIGHT = Phase.IN_FLIGHT
-_GET = Kind.GET
-_OTHER = Kind.OTHER
-_OK = Outcome.OK
-_NEUTRAL = Outcome.NEUTRAL
-_NO_BODY = Framing.NONE
-_KEEP = Persistence.KEEP
-_FOREVER = float("inf")
+_DONE: Final = Stage.DONE
+_QUEUED: Final = Stage.QUEUED
+_CONNECTING: Final = Stage.CONNECTING
+_SENT: Final = Stage.SENT
+_ADMITTED: Final = Phase.ADMITTED
+_IN_FLIGHT: Final = Phase.IN_FLIGHT
+_GET: Final = Kind.GET
+_OTHER: Final = Kind.OTHER
+_OK: Final = Outcome.OK
+_NEUTRAL: Final = Outcome.NEUTRAL
+_NO_BODY: Final = Framing.NONE
+_KEEP: Final = Persistence.KEEP
+_FOREVER: Final = float("inf")
 
 
 # -- deciding -------------------------------------------------------------------------------------
@@ -390,7 +391,7 @@ class Exchange(Work):
             self._upstream = connection
             self.stage = _SENT
             connection.request_complete = True
-            self.deadline = now + services.settings.upstream_timeout_s
+            self.deadline = now + services.upstream_timeout_s
             forward = request.made_forward or request.forward
             data = forward + self._forwarding.end_of_head(request)
             connection.send(self, request.method, data)
@@ -417,7 +418,7 @@ class Exchange(Work):
         if body is None:
             connection.request_complete = True
             # A short form of `_await_first_byte`, which saves two calls for a usual GET.
-            self.deadline = now + self._services.settings.upstream_timeout_s
+            self.deadline = now + self._services.upstream_timeout_s
             if parsed.kind is not _GET or self.awaited:
                 self._await_first_byte(now)
             connection.send(self, request.method, data)
@@ -486,7 +487,7 @@ class Exchange(Work):
             client is None
             or services.judges_plain_answers
             or (
-                len(body) > services.settings.store_object_bytes_max
+                len(body) > services.store_object_bytes_max
                 or (equal is None and is_doubtful(services, parsed, entry, head, body, now))
                 if is_page
                 else not is_plain_change(parsed, self._body)

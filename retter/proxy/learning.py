@@ -4,6 +4,8 @@ The head shows sessions, withdrawn pages, and whether the response may be stored
 whole body shows whether it is good (`judge`, with the rules of goodness.py).
 """
 
+from typing import Final
+
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Permit, State
 from retter.http.cache_control import coding_of
@@ -23,8 +25,8 @@ from retter.store.personal import (
 from retter.store.policy import invalidated_urls, storable
 from retter.store.record import BODY, CODING, WITHDRAWN, Record, as_stored
 
-_OK = Outcome.OK
-_CLOSED = State.CLOSED
+_OK: Final = Outcome.OK
+_CLOSED: Final = State.CLOSED
 
 
 def learn(

@@ -6,6 +6,7 @@ client waits for that (`AwaitedForm`). Its exchange, if any, continues without i
 
 import random
 from enum import Enum, auto
+from typing import Final
 
 from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
@@ -35,7 +36,7 @@ from retter.store.record import (
 )
 from retter.store.store import StoredResponse
 
-_GET = Kind.GET
+_GET: Final = Kind.GET
 
 
 # -- the access log -------------------------------------------------------------------------------

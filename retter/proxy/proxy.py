@@ -95,7 +95,7 @@ class Proxy:
         access_log = part_settings.open_access_log(
             settings, rules, services.counters, self._clock, services.access_log
         )
-        services.settings = settings
+        services.use(settings)
         services.answers.configure(headers=settings.headers, error_page=error_page)
         services.owner_rules = rules
         services.failure_statuses = frozenset(settings.failure_statuses)

@@ -5,6 +5,8 @@ and no connection at the application. So the body is kept here until it is whole
 limits allow. No I/O: the connection passes received octets and the time.
 """
 
+from typing import Final
+
 from retter.base.buffers import BufferBudget, add_piece
 from retter.base.errors import BadRequest, RequestTooLarge
 from retter.http.chunked import BodyMalformed, ChunkedDecoder, chunk, last_chunk
@@ -13,7 +15,7 @@ from retter.proxy.request import ParsedRequest
 
 Trailers = list[tuple[bytes, bytes]]
 
-_FOREVER = float("inf")
+_FOREVER: Final = float("inf")
 
 
 class RequestBody:

@@ -27,14 +27,14 @@ class Persistence(Enum):
     KEEP_HTTP10 = b"Connection: keep-alive\r\n"  # HTTP/1.0 has to be told
 
 
-_KEEP = Persistence.KEEP
-_GET = Kind.GET
+_KEEP: Final = Persistence.KEEP
+_GET: Final = Kind.GET
 
 # For a person who sees it. What went wrong in detail is in the log, not on the page.
 # As RFC 9110 has them; before Python 3.13 the standard library has older ones.
 # Of all that RETTER itself answers (RFC 9110 section 15, RFC 6585). The standard library's http
 # would bring 0.1 MB with it, for these.
-_PHRASES = {
+_PHRASES: Final = {
     308: "Permanent Redirect",
     400: "Bad Request",
     405: "Method Not Allowed",
@@ -52,12 +52,12 @@ _PHRASES = {
     508: "Loop Detected",
 }
 
-_SENTENCES = {
+_SENTENCES: Final = {
     502: "The application did not answer as it should.",
     503: "The application has as much to do as it can. Please try again in a moment.",
     504: "The application did not answer in time.",
 }
-_SENTENCES_BY_REASON = {
+_SENTENCES_BY_REASON: Final = {
     Reason.CONNECT_REFUSED: "The application is not running, or is just being started: it takes no "
     "connections. Please try again in a moment.",
     Reason.CONNECT_TIMEOUT: "The application cannot be reached. Please try again later.",

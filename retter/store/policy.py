@@ -13,6 +13,7 @@ forwarded to the application.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from retter.base.limits import SET_COOKIES_MAX
@@ -48,7 +49,8 @@ __all__ = [
 ]
 
 # Plain names for speed: access to an attribute of an Enum class costs as much as a call.
-_UNREAD, _NO_BODY = OwnerClass.UNREAD, Framing.NONE
+_UNREAD: Final = OwnerClass.UNREAD
+_NO_BODY: Final = Framing.NONE
 
 
 class StorePolicy(StrEnum):

@@ -102,7 +102,7 @@ WITHDRAWN: Final = -1.0
 # plain tuples of bytes and numbers, but never named tuples: so a full collection with 100,000
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
-_place = StoredResponse._fields.index
+_place: Final = StoredResponse._fields.index
 STATUS: Final = _place("status")  # indices of the fields, for speed
 HEAD: Final = _place("head")
 BODY: Final = _place("body")
@@ -128,7 +128,7 @@ VARY: Final = _place("vary")
 RECEIVED_AGE: Final = _place("received_age_s")
 ENTRY_BYTES: Final = _place("entry_bytes")
 FORMS: Final = _place("forms")
-as_stored = cast(
+as_stored: Final = cast(
     "Callable[[Record], StoredResponse]",
     partial(tuple.__new__, StoredResponse),  # pyright: ignore[reportUnknownMemberType]
 )
