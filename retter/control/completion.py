@@ -100,7 +100,7 @@ def _value(action: argparse.Action, choices: Mapping[str, Sequence[str]]) -> Val
 
 def _short(text: str) -> str:
     """Return the first sentence, on one line, without characters that a shell interprets."""
-    plain = re.sub(r"[^\w ,.:;/+-]", "", " ".join(text.replace("%%", "%").split()))
+    plain = re.sub(r"[^\w ,.:;/+-]+", "", " ".join(text.replace("%%", "%").split()))
     sentence = re.split(r"(?<=[a-z0-9])[.;:] ", plain)[0].rstrip(".")
     if len(sentence) <= ABOUT_LENGTH_MAX:
         return sentence
