@@ -20,7 +20,7 @@ from tests.support.axe import axe_source
 from tests.support.fed import Fed, crowded, fed_dashboard
 from tests.support.tracing import untraced
 
-pytestmark = [pytest.mark.xdist_group("dashboard"), untraced]
+pytestmark = [pytest.mark.xdist_group("pictures"), untraced]
 
 FOLDER = os.environ.get("PICTURES", "")
 WIDTHS = (390, 768, 1280, 2560)

@@ -141,6 +141,10 @@ def shared_server(
 class Load(threading.Thread):
     """Visitors of both boxes, one after the other, until they are told to stop."""
 
+    # Some 60 requests a second: enough that one is under way whenever something happens, and
+    # a tenth of what would keep a core busy that the other tests need.
+    PAUSE_S = 0.01
+
     def __init__(self, ports: list[int]) -> None:
         super().__init__(daemon=True)
         self._ports = ports
@@ -149,7 +153,7 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self._ends.wait(0.002):
+        while not self._ends.wait(self.PAUSE_S):
             number += 1
             for port in self._ports:
                 target = f"/echo/{number % 50}" if number % 5 else f"/echo/new-{number}"
