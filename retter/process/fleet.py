@@ -103,6 +103,7 @@ class Fleet:
         self.stopping = False
         self.has_served = False
         self._end_by = inf
+        self._awake_since = -inf  # when the supervisor ran again after a pause
         self._reload_begun_at = -inf
         self.reloading = False
 
@@ -175,6 +176,16 @@ class Fleet:
         worker.start_at = now + (0.0 if asked else worker.backoff.delay_s(lived_s))
         return worker.start_at
 
+    def woke(self, now: float, paused_s: float) -> None:
+        """The supervisor did not run for this time, and so perhaps no worker did.
+
+        Their time limits begin again. Otherwise all of them would be killed for their silence.
+        """
+        self._awake_since = now
+        self._end_by += paused_s
+        for worker in self._workers:
+            worker.end_by += paused_s
+
     def _enter(self, index: int, phase: WorkerPhase, now: float) -> None:
         worker = self._workers[index]
         worker.phase, worker.since, worker.killed, worker.end_by = phase, now, False, inf
@@ -236,9 +247,10 @@ class Fleet:
         return ended and not self.has_served and not self.stopping
 
     def _why_kill(self, worker: _Worker, now: float, beat: float) -> str:
-        if worker.phase is WorkerPhase.STARTING and now - worker.since >= START_S:
+        since = max(worker.since, self._awake_since)
+        if worker.phase is WorkerPhase.STARTING and now - since >= START_S:
             return f"it did not serve within {START_S:g} s"
-        if worker.phase is WorkerPhase.SERVING and now - max(beat, worker.since) >= SILENT_S:
+        if worker.phase is WorkerPhase.SERVING and now - max(beat, since) >= SILENT_S:
             return f"it has been silent for {SILENT_S:g} s"
         if worker.phase is WorkerPhase.DRAINING and now >= min(worker.end_by, self._end_by):
             return "it did not end in time"

@@ -58,6 +58,10 @@ from retter.telemetry.log import get_logger
 # The interval between two looks at the workers.
 TICK_S: Final = 0.5
 
+# If two looks are further apart, this process has not run, and neither have the workers: a
+# container was paused, or a machine was moved to another host.
+PAUSED_S: Final = 2.0
+
 # Time for a successor to serve (signals.py).
 SUCCESSOR_S: Final = 60.0
 
@@ -111,6 +115,7 @@ class Supervisor:
         self._poll = select.poll()
         self._wake, its_wake = socket.socketpair()
         self._its_wake = its_wake
+        self._looked_at = inf  # the last time at the workers
         self._stop_asked_at: float | None = None
         self._exit_code = EXIT_OK
         self._told_serving = False
@@ -237,6 +242,9 @@ class Supervisor:
         self._left_store = ""
 
     def _tick(self, now: float) -> None:
+        paused_s, self._looked_at = now - self._looked_at, now
+        if paused_s >= PAUSED_S:
+            self._fleet.woke(now, paused_s)
         self._do(self._fleet.tick(now, self._beats()))
         if self._left_store and self._told_serving and not self._is_shared_with_predecessor:
             self._remove_left_store()

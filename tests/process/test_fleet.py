@@ -117,6 +117,25 @@ def test_a_silent_worker_is_killed_once() -> None:
     assert fleet.tick(62.0, [0.0, 62.0]) == [Step(Do.START, 0)]
 
 
+def test_a_pause_of_all_processes_is_no_silence() -> None:
+    """As with `docker pause`: the supervisor may look before the workers show that they live."""
+    fleet, woken = running(4, now=50.0), 50 + START_S + SILENT_S
+    fleet.exited(1, 50.0)
+    fleet.started(1, 50.0)
+    fleet.drains(2, 51.0, 15.0)
+    fleet.drains(3, 51.0, 15.0)
+    fleet.woke(woken, woken - 51.0)
+    beats = [51.0] * 4
+    assert fleet.tick(woken, beats) == [Step(Do.STOP_LISTENING, index) for index in (1, 2, 3)]
+    for index in (1, 2, 3):
+        fleet.listens_no_more(index)
+    assert fleet.tick(woken + SILENT_S - 0.1, beats) == []
+    steps = fleet.tick(woken + SILENT_S, beats)
+    assert [(one.do, one.index) for one in steps] == [(Do.KILL, 0)], "it does not live again"
+    steps = fleet.tick(woken + 15.0 + DRAIN_MARGIN_S, beats)
+    assert [(one.do, one.index) for one in steps] == [(Do.KILL, 2), (Do.KILL, 3)]
+
+
 def test_a_worker_that_never_serves_is_killed() -> None:
     fleet = Fleet(1)
     fleet.started(0, 0.0)

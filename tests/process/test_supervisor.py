@@ -21,7 +21,7 @@ from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import ListenError, listens
 from retter.process import supervisor as module
-from retter.process.fleet import DEATHS_AT_START_MAX, QUEUE_S, WorkerPhase
+from retter.process.fleet import DEATHS_AT_START_MAX, QUEUE_S, SILENT_S, WorkerPhase
 from retter.process.supervisor import Supervisor, supervise, worker_count
 from retter.process.worker import EXIT_FAILED, EXIT_OK, EXIT_USAGE, HANDED_OVER, WorkerParts
 from retter.process.worker_link import Kind, Message, received, send
@@ -186,6 +186,19 @@ def test_others_get_the_clients_of_a_worker_that_drains_for_long(stage: Stage) -
     assert not listens(stage.workers[1].parts.sockets[0])
     supervisor._tick(time.monotonic() + QUEUE_S)
     assert [one["worker"] for one in stage.events("worker-away")] == [1], "once"
+
+
+def test_workers_that_were_paused_with_the_supervisor_are_not_killed(stage: Stage) -> None:
+    supervisor, now = stage.serving(), time.monotonic()
+    for worker in stage.workers:
+        worker.parts.place.shared.beat(worker.parts.place.place, now)
+    supervisor._tick(now)
+    supervisor._tick(now + 10 * SILENT_S)
+    assert not stage.killed
+    ticks = int(SILENT_S / module.TICK_S)
+    for tick in range(1, ticks + 1):
+        supervisor._tick(now + 10 * SILENT_S + tick * module.TICK_S)
+    assert len(stage.killed) == 2, "they are silent although it runs"
 
 
 def test_during_a_takeover_all_sockets_listen(stage: Stage) -> None:
