@@ -14,11 +14,11 @@ from docs.api import others_page, schema_page, state_page
 from docs.metrics import metrics_page
 from retter.admin.situation import ROWS, Facts
 from retter.base.counters import Answers
-from retter.cli import CLOSING
 from retter.config.legacy import ALIASES, Alias
 from retter.config.settings import SETTINGS, Group, Setting
 from retter.control.commands import COMMANDS
 from retter.control.store_command import ACTIONS
+from retter.options import CLOSING
 
 ROOT: Final = Path(__file__).parents[1]
 COLUMNS: Final = 100

@@ -4,29 +4,26 @@ Exit codes: 0 all was well, 1 it could not run (a busy port), 2 it was asked wro
 setting). A mistake of the operator's is one line on standard error, never a traceback.
 """
 
-import argparse
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from retter._version import VERSION
 from retter.config.files import PAGE_BYTES_MAX, check_file
 from retter.config.load import Effective, load, named_as_given, nearest
-from retter.config.settings import SETTINGS, ConfigError, Setting, Settings
+from retter.config.settings import SETTINGS, ConfigError, Settings
 from retter.config.units import parse_listen, parse_upstream, reaches
+
+if TYPE_CHECKING:
+    import argparse
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-# The columns of --help: readable, and narrow enough for a terminal beside an editor.
-HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 60, 96
-LONG_DEFAULT = 40  # characters; a list that long is described in the text of its option
 
 BRIEF = """\
 usage: retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
@@ -52,45 +49,13 @@ For a RETTER that runs:
 retter COMMAND --help explains a command.  retter --help-all has all options.
 """
 
-INTRODUCTION = """\
-retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
-       retter --config FILE
-       retter demo|load|config|completion [--help]
-       retter status|top|why|purge|circuit|pause|resume|warm [--help]
-       retter store info|verify|list|export|compact [--help]
-
-RETTER stands in front of one web application and keeps its site answering
-while the application is slow, overloaded or down. GETs then get the last good
-response; all other methods are forwarded. A healthy application answers every
-request itself.
-
-examples:
-  retter --listen :80 --upstream :8080
-      protect the application on port 8080 of this machine
-  retter --listen 127.0.0.1:8089 --upstream :8000 --trusted-proxies 127.0.0.1
-      behind nginx or Caddy on this machine, in front of an application on 8000
-  retter --config /etc/retter.toml --check-config
-      show the settings in force and where each comes from, then exit
-  retter status; retter circuit open --for 10m
-      inspect and control the running RETTER (through its --admin listener)
-"""
-
-CLOSING = """\
-Sizes: 64MiB and 64m are powers of two, 64MB is a power of ten, 65536 is bytes.
-Times: 1.5s, 200ms, 2m, 24h, 1h30m; a plain number is seconds.
-
-Every option is also an environment variable and a key of the TOML file:
---max-stale 12h is RETTER_MAX_STALE=12h and max_stale = "12h"; --no-headers is
-RETTER_HEADERS=false and headers = false. An option overrides a variable, and a
-variable overrides the file. Lists are separated by commas (in RETTER_LISTEN by
-spaces), or are arrays in the file.
-
-Signals: TERM and INT drain and stop (a second one stops at once), HUP reloads
-settings and certificates, USR2 starts a new process that takes over.
-
-Exit codes: 0 stopped as requested, 1 could not run (port in use) or was
-refused, 2 wrong setting.
-"""
+# What structlog imports for functions that RETTER does not call: module -> the names it takes.
+_NOT_CALLED: dict[str, dict[str, object]] = {
+    "uuid": {},
+    "pickle": {"PicklingError": Exception},
+    "structlog.stdlib": {},
+    "structlog.threadlocal": {},
+}
 
 # Packages that a start needs. Without one of them RETTER has only been unpacked.
 _NEEDED = ("h11", "structlog")
@@ -144,32 +109,38 @@ def _command(arguments: list[str]) -> int:
 
 
 def _proxy(arguments: list[str]) -> int:
-    options = _parse(arguments)
-    if options.help:
-        _print(BRIEF)
-        return EXIT_OK
-    if options.help_all:
-        _print(help_text())
-        return EXIT_OK
-    if options.version:
-        from retter.telemetry.build import is_compiled
+    texts, check_config = _usual(arguments), False
+    if texts is None:
+        from retter import options as all_options
 
-        _print(f"retter {VERSION}{', compiled' if is_compiled() else ''}\n")
-        return EXIT_OK
-    effective = load(_texts(options), os.environ)
-    if options.check_config:
+        options = _parse(arguments)
+        if options.help:
+            _print(BRIEF)
+            return EXIT_OK
+        if options.help_all:
+            _print(all_options.help_text())
+            return EXIT_OK
+        if options.version:
+            from retter.telemetry.build import is_compiled
+
+            _print(f"retter {VERSION}{', compiled' if is_compiled() else ''}\n")
+            return EXIT_OK
+        texts, check_config = all_options.texts_of(options), options.check_config
+    given = texts
+    effective = load(given, os.environ)
+    if check_config:
         _print(table(effective))
         for notice in effective.notices:
             _complain(f"note: {notice}")
     with named_as_given(effective):
         _check_complete(effective)
-        if options.check_config:
+        if check_config:
             _check_start(effective.settings)
-    if options.check_config:
+    if check_config:
         return EXIT_OK
 
     def reread() -> Settings:
-        again = load(_texts(options), os.environ, pipe=False)
+        again = load(given, os.environ, pipe=False)
         _check_complete(again)
         return again.settings
 
@@ -190,7 +161,7 @@ def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
 def _configured_log(log_format: str, level: str) -> ModuleType:
     with (
         _without("rich", "better_exceptions", "greenlet", "twisted"),
-        _standing_in(uuid={}, pickle={"PicklingError": Exception}),
+        _standing_in(**_NOT_CALLED),
     ):
         from retter.telemetry import log
     log.configure(log_format, level)
@@ -231,8 +202,9 @@ def _without(*modules: str) -> Generator[None, None, None]:
 def _standing_in(**modules: dict[str, object]) -> Generator[None, None, None]:
     """Put empty modules, with these names only, in the place of modules not yet imported.
 
-    structlog imports them for functions that RETTER does not call: contexts of threads, and loggers
-    that are pickled. They cost 0.7 MB. A later import gets the real ones.
+    structlog imports them for functions that RETTER does not call: contexts of threads, loggers
+    that are pickled, and the standard library's loggers. They cost 0.9 MB. A later import gets the
+    real ones.
     """
     absent = {name: names for name, names in modules.items() if name not in sys.modules}
     for name, names in absent.items():
@@ -273,9 +245,10 @@ def _completion(arguments: list[str]) -> int:
     from retter.control import commands, completion, config_command, store_command, words
     from retter.demo import cli as demo
     from retter.demo import load as load_test
+    from retter.options import parser
 
     parsers: dict[str, argparse.ArgumentParser] = {
-        "": _parser(HELP_COLUMNS_MIN),
+        "": parser(),
         **{word: commands.parser(word) for word in CONTROL_WORDS},
         "config": config_command.parser(),
         "completion": completion.parser(),
@@ -358,18 +331,42 @@ def _check_apart(effective: Effective) -> None:
 # Arguments
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        flag, _, why = message.removeprefix("argument ").partition(": ")
-        if why.startswith("ignored explicit argument"):
-            why = "takes no value"
-        if why == "expected one argument":
-            why = f"needs a value: {flag}=VALUE"  # also for one that begins with -
-        raise ConfigError(f"{flag}: {why}" if why else flag)
+def _usual(arguments: list[str]) -> dict[str, list[str]] | None:
+    """Return the texts of the settings, or None if anything but settings with values is given.
+
+    Then argparse reads the arguments, as it does when help is wanted or something is wrong. It
+    knows all forms, but with what it imports 0.4 MB would stay in a process that serves.
+    """
+    switches = {
+        setting.flag_for(text): (setting.name, text)
+        for setting in SETTINGS
+        if setting.is_switch
+        for text in ("true", "false")
+    }
+    names = {setting.flag: setting.name for setting in SETTINGS if not setting.is_switch}
+    texts: dict[str, list[str]] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, text = argument.partition("=")
+        if flag in names:
+            name = names[flag]
+            if not equals and (text := next(rest, "")).startswith("-"):
+                return None
+        elif argument in switches:
+            name, text = switches[argument]
+        else:
+            return None
+        if not text:
+            return None
+        texts.setdefault(name, []).append(text)
+    # In the order of their declaration: the first one that is wrong is named.
+    return {setting.name: texts[setting.name] for setting in SETTINGS if setting.name in texts}
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    options, unknown = _parser(HELP_COLUMNS_MAX).parse_known_args(arguments)
+def _parse(arguments: list[str]) -> "argparse.Namespace":
+    from retter.options import parser
+
+    options, unknown = parser().parse_known_args(arguments)
     if unknown:
         raise ConfigError(_about_unknown(unknown[0]))
     return options
@@ -396,81 +393,7 @@ def _about_unknown(argument: str) -> str:
     return f"{flag}: no such option; {hint}"
 
 
-def _texts(options: argparse.Namespace) -> dict[str, list[str]]:
-    given = {setting.name: getattr(options, setting.name) for setting in SETTINGS}
-    return {name: texts for name, texts in given.items() if texts}
-
-
-def _parser(columns: int) -> _Parser:
-    parser = _Parser(
-        prog="retter",
-        usage=INTRODUCTION.replace("%", "%%"),
-        epilog=CLOSING,
-        add_help=False,
-        allow_abbrev=False,  # an abbreviation would change its meaning with the next new option
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=32, width=columns
-        ),
-    )
-    information = parser.add_argument_group("Information")
-    information.add_argument(
-        "--help", "-h", action="store_true", help="show the commands on one screen and exit"
-    )
-    information.add_argument("--help-all", action="store_true", help="show this text and exit")
-    information.add_argument("--version", action="store_true", help="show the version and exit")
-    information.add_argument(
-        "--check-config",
-        action="store_true",
-        help="show the settings in force and where each comes from, then exit",
-    )
-    for group in dict.fromkeys(setting.group for setting in SETTINGS):
-        about = textwrap.fill(group.about, columns - 2)  # the formatter indents it by two
-        section = parser.add_argument_group(group.title, about)
-        for setting in SETTINGS:
-            if setting.group is group:
-                _add(section, setting)
-    return parser
-
-
-def _add(section: "argparse._ArgumentGroup", setting: Setting) -> None:
-    about = _help_of(setting).replace("%", "%%")
-    if not setting.is_switch:
-        section.add_argument(
-            setting.flag,
-            dest=setting.name,
-            action="append",
-            help=about,
-            metavar=setting.kind.metavar,
-        )
-        return
-    for text in ("true", "false"):
-        flag = setting.flag_for(text)
-        section.add_argument(
-            flag,
-            dest=setting.name,
-            action="append_const",
-            const=text,
-            help=about if flag == setting.flag else argparse.SUPPRESS,
-        )
-
-
-def _help_of(setting: Setting) -> str:
-    default = "" if setting.is_switch else setting.kind.show(setting.default)
-    if not default or len(default) > LONG_DEFAULT:
-        return setting.about
-    return f"{setting.about} (default {default})"
-
-
 # Output
-
-
-def help_text(columns: int | None = None) -> str:
-    """Return the text of --help-all, `columns` wide; by default as wide as the terminal."""
-    import shutil  # which loads every compressor
-
-    wanted = shutil.get_terminal_size().columns - 2 if columns is None else columns
-    parser = _parser(max(HELP_COLUMNS_MIN, min(wanted, HELP_COLUMNS_MAX)))
-    return parser.format_help()
 
 
 def table(effective: Effective) -> str:

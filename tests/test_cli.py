@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retter import cli
 from retter._version import VERSION
-from retter.cli import help_text, main
+from retter.cli import main
 from retter.config.load import load
 from retter.config.settings import SETTINGS, Settings
+from retter.options import help_text, parser, texts_of
 from retter.telemetry.build import is_compiled
 
 Install = Callable[[Callable[[Settings], int]], None]
@@ -90,6 +93,45 @@ def test_switches_have_two_flags_and_the_last_one_counts(started: list[Settings]
     first, second = started
     assert (first.headers, first.ignore_query, first.anonymous_fallback) == (False, True, False)
     assert (second.headers, second.ignore_query, second.anonymous_fallback) == (True, False, True)
+
+
+VALUES = st.text(st.sampled_from("-=a1 :"), max_size=4)
+FLAGS = st.sampled_from(
+    ("--upstream", "--listen", "--config", "--headers", "--no-headers", "--ignore-query", "--up")
+)
+OTHERS = st.sampled_from(
+    ("--version", "--help-all", "--check-config", "-h", "--", "-", "status", "--strict")
+)
+
+
+@given(st.lists(FLAGS | VALUES | OTHERS | st.builds("{}={}".format, FLAGS, VALUES), max_size=5))
+def test_usual_arguments_mean_what_all_options_say(arguments: list[str]) -> None:
+    usual = cli._usual(arguments)
+    if usual is None:
+        return
+    options, unknown = parser().parse_known_args(arguments)
+    assert not (unknown or options.help or options.help_all or options.version)
+    assert not options.check_config
+    assert list(usual.items()) == list(texts_of(options).items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {}),
+        (["--upstream", ":1", "--no-headers"], {"upstream": [":1"], "headers": ["false"]}),
+        (["--upstream=:1", "--upstream", ":2"], {"upstream": [":1", ":2"]}),
+        (["--headers", "--upstream=-1"], {"upstream": ["-1"], "headers": ["true"]}),
+        (["--upstream"], None),
+        (["--upstream", "--headers"], None),
+        (["--upstream="], None),
+        (["--headers=true"], None),
+        (["--version"], None),
+        (["--upstr=:1"], None),
+    ],
+)
+def test_what_is_usual(arguments: list[str], expected: dict[str, list[str]] | None) -> None:
+    assert cli._usual(arguments) == expected
 
 
 def test_a_dash_is_a_value(started: list[Settings]) -> None:

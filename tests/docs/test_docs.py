@@ -27,6 +27,7 @@ from retter.config.settings import SETTINGS
 from retter.control import commands, completion, config_command, store_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
+from retter.options import texts_of
 from tests.support.pages import PACKAGE, ROOT, blocks, command_lines
 
 DOCS: Final = sorted(
@@ -190,7 +191,7 @@ def test_commands_are_understood(page: Path) -> None:
         elif word in commands.COMMANDS:
             commands.parser(word).parse_args(words[1:])
         else:
-            given = cli._texts(cli._parse(words))
+            given = texts_of(cli._parse(words))
             # The files that an example names are not here.
             load({name: texts for name, texts in given.items() if name != "config"}, {})
 

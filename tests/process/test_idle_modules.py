@@ -7,8 +7,8 @@ import pytest
 
 # Each of these is needed to serve at all, or by a dependency. They import others in turn.
 NEEDED = (
-    "__future__, argparse, array, asyncio, ctypes, datetime, h11, inspect, ipaddress, json, "
-    "logging, queue, random, resource, textwrap, urllib.parse, uvloop, zlib"
+    "__future__, _ctypes, array, asyncio, datetime, h11, inspect, ipaddress, json, "
+    "logging, queue, random, resource, urllib.parse, uvloop, zlib"
 )
 
 # Parts that few requests and few installations need. They are imported when they are needed.
@@ -16,7 +16,7 @@ LAZY = {
     "retter.admin.api", "retter.admin.connection", "retter.admin.dashboard", "retter.admin.explain",
     "retter.admin.metrics", "retter.admin.state", "retter.continuity.handover",
     "retter.continuity.learnt", "retter.http.proxy_header", "retter.net.certificates",
-    "retter.proxy.follower", "retter.proxy.handover", "retter.proxy.handshake",
+    "retter.options", "retter.proxy.follower", "retter.proxy.handover", "retter.proxy.handshake",
     "retter.proxy.learnt", "retter.proxy.proxy_protocol", "retter.proxy.redirect",
     "retter.proxy.state_giver", "retter.proxy.state_link",
     "retter.proxy.state_taker", "retter.proxy.tls", "retter.proxy.tunnel",
