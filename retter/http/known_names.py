@@ -455,7 +455,7 @@ CRAWLER_WORDS: Final = (
     "serpstatbot", "scrapy",
 )  # fmt: skip
 
-# Error texts of MySQL, MariaDB, PostgreSQL, WordPress and PHP in place of a page (goodness.py).
+# Error texts of databases, WordPress, PHP, shops and ASP in place of a page (goodness.py).
 FAILURE_TEXTS: Final = (
     "Error establishing a database connection", "There has been a critical error on this website",
     "DB error:", "Too many connections", "max_user_connections", "SQLSTATE[", "PDOException",
@@ -469,5 +469,11 @@ FAILURE_TEXTS: Final = (
     "the database system is not yet accepting", "the database system is not accepting",
     "server closed the connection unexpectedly", "<b>Fatal error</b>:", "<b>Parse error</b>:",
     "PHP Fatal error:", "Fatal error: Uncaught", "Allowed memory size of", "Out of memory",
-    "Maximum execution time of",
+    "Maximum execution time of", "Unable to connect to database",
+    "Unable to connect to the database", "Unable to connect to your database",
+    "Unable to connect to MySQL", "Could not connect to MySQL", "Could not connect to database",
+    "Could not connect to the database", "Could not make a database link",
+    "Link to database cannot be established", "maximum number of processes exceeded",
+    "no appropriate service handler found", "Microsoft OLE DB Provider for", "[Microsoft][ODBC",
+    "database is locked", "Briefly unavailable for scheduled maintenance",
 )  # fmt: skip

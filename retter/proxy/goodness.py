@@ -9,17 +9,21 @@ is stored. So an answer is judged by its body and by what is stored for the same
   contains one of the failure texts. It is a failure: the stored response is sent instead. A page
   *about* such an error is as large as other pages.
 - An answer that *may be a torso* does not replace the stored response, but is delivered: an empty
-  or blank one, and one that ends with its connection at less than half of the stored length (RFC
-  9112 section 8 knows no way to tell whether it is whole). The third in a row is believed. But a
-  content coding tells where it ends: what is cut by it is never stored, whatever its length is.
+  or blank one, one that ends with its connection at less than half of the stored length (RFC
+  9112 section 8 knows no way to tell whether it is whole), and one that has no `</html>` where the
+  stored one ends with it: PHP sends what there is when it dies. The third in a row is believed. But
+  a content coding tells where it ends: what is cut by it is never stored, whatever its length is.
+- A *redirect to an error page* (`/maintenance`, `?aspxerrorpath=`) in place of a page is a failure.
 - *In trouble* (the circuit is not closed, or something failed a moment ago) no answer of less than
-  half of the stored length replaces it.
+  half of the stored length replaces it, nor does a redirect.
 
-An answer equal to what is stored, or at least half as long, needs no judgement: see `has_shrunk`.
+Any other answer that is equal to what is stored, or at least half as long, needs no judgement: see
+`has_shrunk`.
 Lengths are those of the bodies without gzip, and without other codings if the two have different
 ones. `now` is monotonic seconds.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -31,6 +35,7 @@ from retter.http.cache_control import coding_of
 from retter.http.content_coding import canonical
 from retter.http.message import Framing, ResponseHead
 from retter.store.record import StoredResponse
+from retter.store.target import changes_person
 
 # Error pages are a few hundred octets, with a designer's hand 10 KiB; pages about errors are more.
 SMALL_BYTES_MAX: Final = 16 * 1024
@@ -53,7 +58,34 @@ _GZIP_BYTES_MIN: Final = 20  # of an empty body (RFC 1952)
 _BLANKS: Final = b" \t\r\n\x00\xef\xbb\xbf"  # with the octets of a byte order mark in UTF-8
 _TEXT_TYPES: Final = (b"text/", b"application/json", b"application/xml", b"application/xhtml+xml")
 _TEXT_SUFFIXES: Final = (b"+json", b"+xml")
-_JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts, not redirections
+_JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts
+
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
+
+_END_OF_PAGE: Final = b"</html>"
+# The last octets of nearly all pages: many end with a comment of a cache or a profiler.
+PAGE_ENDS: Final = (_END_OF_PAGE, b"</html>\n", b"</html>\r\n", b"-->", b"-->\n")
+# The end of a page, and what caches and profilers write behind it.
+TAIL_BYTES: Final = 1024
+
+# The end of the path of an error page for failures, and not for what is missing. A number alone may
+# be that of an article.
+_is_failure_place: Final = re.compile(
+    rb"(?:[^/]*+/)?+(?:(?:under[-_]?)?+maintenance(?:[-_]?(?:mode|page))?+|err(?:or)?[-_]?50[0234]"
+    rb"|50[0234]\.[a-z]{1,5}+|(?:service|site|temporarily|database|db|server)[-_]?"
+    rb"(?:unavailable|down|offline)|offline|(?:(?:internal[-_]?)?+server|database|db)[-_]?error)"
+    rb"(?:\.[a-z]{1,5}+)?+"
+    rb"|err(?:or)?s?[a-z]{0,16}+/50[0234](?:\.[a-z]{1,5}+)?+"
+).fullmatch
+# ASP.NET writes the failed path into this parameter, also if it is of a page that is missing.
+_FAILED_PATH: Final = b"aspxerrorpath="
+_is_missing_place: Final = re.compile(rb"4[01][0-9]|not[-_]?found|missing").search
+# The path of an error page of any kind.
+_may_be_failure_place: Final = re.compile(
+    rb"(?:[^/]*+/)?+(?:err(?:or)?s?|sorry|oops|busy|unavailable)(?:\.[a-z]{1,5}+)?+"
+).fullmatch
+# A longer Location leads to no error page.
+PLACE_BYTES_MAX: Final = 512
 
 
 class Verdict(Enum):
@@ -94,6 +126,16 @@ def has_shrunk(
     if shrunk and _hides_length(coding) and stored_length <= COMPARED_BYTES_MAX:
         return decoded(body, coding, stored_length // 2) is not None
     return shrunk
+
+
+def has_lost_end(body: bytes, stored_body: bytes) -> bool:
+    """Return whether a body without coding does not end as a page, while the stored one does."""
+    return (
+        stored_body.endswith(PAGE_ENDS)
+        and not body.endswith(PAGE_ENDS)
+        and body.find(_END_OF_PAGE, -TAIL_BYTES) < 0
+        and stored_body.find(_END_OF_PAGE, -TAIL_BYTES) >= 0
+    )
 
 
 def _hides_length(coding: bytes) -> bool:
@@ -145,7 +187,9 @@ class Goodness:
             trouble: The circuit is not closed, or `in_trouble`.
         """
         if head.status not in _JUDGED:
-            return Verdict.GOOD
+            if stored is None or stored.status >= 300 or head.status not in _REDIRECTS:
+                return Verdict.GOOD
+            return self._judge_redirect(key, head, stored, trouble=trouble)
         coding = canonical(coding_of(head.combined(b"content-encoding")))
         if coding and head.framing is Framing.CLOSE and is_cut(body, coding, FOLLOWED_BYTES_MAX):
             return Verdict.NOT_STORED
@@ -153,7 +197,7 @@ class Goodness:
             new = trouble and len(body) < NEW_BYTES_MAX and self._admits_failure(head, body)
             return Verdict.UNCLEAR if new else Verdict.GOOD
         if not has_shrunk(body, stored.body, coding, stored.content_coding):
-            return Verdict.GOOD
+            return self._judge_large(key, head, body, stored, coding, trouble=trouble)
         if len(body) < SMALL_BYTES_MAX and self._admits_failure(head, body):
             return Verdict.FAILED
         if trouble:
@@ -161,6 +205,42 @@ class Goodness:
         if head.framing is not Framing.CLOSE and not _is_blank(body, coding):
             return Verdict.GOOD
         return self._torso(key, stored.stored_at)
+
+    def _judge_large(
+        self,
+        key: bytes,
+        head: ResponseHead,
+        body: bytes,
+        stored: StoredResponse,
+        coding: bytes,
+        *,
+        trouble: bool,
+    ) -> Verdict:
+        """Judge an answer of at least half of the stored length."""
+        if coding or stored.content_coding:
+            return Verdict.GOOD  # to look into both would take too long
+        if has_lost_end(body, stored.body):
+            if self._admits_failure(head, body[-NEW_BYTES_MAX:]):
+                return Verdict.FAILED
+            return Verdict.NOT_STORED if trouble else self._torso(key, stored.stored_at)
+        return Verdict.GOOD
+
+    def _judge_redirect(
+        self, key: bytes, head: ResponseHead, stored: StoredResponse, *, trouble: bool
+    ) -> Verdict:
+        """Judge a redirect that would replace a page."""
+        place = (head.first(b"location") or b"").lower()
+        if len(place) <= PLACE_BYTES_MAX:
+            path, _, query = place.partition(b"#")[0].partition(b"?")
+            path = b"/".join(path.rstrip(b"/").rsplit(b"/", 2)[-2:])
+            if _is_failure_place(path) or (_FAILED_PATH in query and not _is_missing_place(path)):
+                return Verdict.FAILED
+            if not trouble and _may_be_failure_place(path):
+                return self._torso(key, stored.stored_at)
+        # Who is led to a login has no session any more, and does not see its page again.
+        if trouble and (stored.public or not changes_person(place[:PLACE_BYTES_MAX])):
+            return Verdict.NOT_STORED
+        return Verdict.GOOD
 
     def _torso(self, key: bytes, stored_at: float) -> Verdict:
         before, count = self.torsos.pop(key, (stored_at, 0))
@@ -174,7 +254,12 @@ class Goodness:
         return Verdict.NOT_STORED
 
     def _admits_failure(self, head: ResponseHead, body: bytes) -> bool:
-        """Return whether a small body contains one of the texts. Linear in its length."""
+        """Return whether a small body contains one of the texts. Linear in its length.
+
+        With a 200, Retry-After has no meaning (RFC 9110 section 10.2.3): it is a maintenance page.
+        """
+        if head.status == 200 and head.first(b"retry-after") is not None:
+            return True
         if not self._texts or not _is_text(head):
             return False
         if coding := coding_of(head.combined(b"content-encoding")):

@@ -19,6 +19,7 @@ from retter.proxy.goodness import (
     BLANK_BYTES_MAX,
     FOLLOWED_BYTES_MAX,
     NEW_BYTES_MAX,
+    PAGE_ENDS,
     SMALL_BYTES_MAX,
     TORSOS_MAX,
     TROUBLE_S,
@@ -154,9 +155,16 @@ class TestErrorPages:
     def test_a_coding_that_is_none_hides_nothing(self) -> None:
         assert judged(ERROR, head=coded("utf-8")) is Verdict.FAILED
 
-    @pytest.mark.parametrize("status", ["206 Partial Content", "301 Moved", "404 Not Found"])
+    @pytest.mark.parametrize("status", ["206 Partial Content", "304 Not Modified", "404 Not Found"])
     def test_other_statuses_speak_for_themselves(self, status: str) -> None:
         assert judged(ERROR, head=head_of(status=status), trouble=True) is Verdict.GOOD
+
+    def test_a_page_that_asks_to_come_later_is_one_of_maintenance(self) -> None:
+        head = head_of("Content-Type: text/html", "Retry-After: 600")
+        assert judged(b"Back soon", head=head) is Verdict.FAILED
+        assert judged(PAGE + b"!", head=head) is Verdict.GOOD
+        accepted = head_of("Retry-After: 5", "Content-Length: 2", status="202 Accepted")
+        assert judged(b"{}", head=accepted) is Verdict.GOOD
 
     def test_new_pages_are_read_in_trouble_only(self) -> None:
         assert judged(ERROR, None) is Verdict.GOOD
@@ -171,6 +179,100 @@ class TestErrorPages:
         assert goodness.judge(b"", HTML, ERROR, page, trouble=False) is Verdict.GOOD
         goodness.configure([])
         assert goodness.judge(b"", HTML, b"our shop is down", page, trouble=False) is Verdict.GOOD
+
+
+class TestRedirects:
+    """In place of a page."""
+
+    @staticmethod
+    def judged(
+        place: str, *, trouble: bool = False, public: bool = True, status: str = "302 Found"
+    ) -> Verdict:
+        page = stored(PAGE)._replace(public=public)
+        head = head_of(f"Location: {place}", "Content-Length: 0", status=status)
+        return Goodness(TEXTS).judge(b"*/", head, b"", page, trouble=trouble)
+
+    @pytest.mark.parametrize("trouble", [False, True])
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "/maintenance",
+            "/maintenance.html?from=/",
+            "/under-maintenance/",
+            "https://status.example/maintenance-mode.php",
+            "/error/500",
+            "/errors/503.html",
+            "/errordocs/502",
+            "/500.html",
+            "/error500.php",
+            "/Service-Unavailable",
+            "/offline.html#now",
+            "/internal-server-error",
+            "/dberror.php",
+            "/Error.aspx?aspxerrorpath=/shop",
+        ],
+    )
+    def test_one_to_an_error_page_is_a_failure(self, place: str, trouble: bool) -> None:
+        assert self.judged(place, trouble=trouble) is Verdict.FAILED
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "/new",
+            "/articles/500",
+            "/500",
+            "/blog/how-to-avoid-maintenance-costs",
+            "/NotFound?aspxerrorpath=/gone",
+            "/Error/404?aspxerrorpath=/gone",
+            "/error/404",
+            "/?next=/maintenance",
+            "/downloads",
+            "/down",
+            "/" + "a" * 1000 + "/maintenance",
+        ],
+    )
+    def test_any_other_says_that_the_page_has_moved(self, place: str) -> None:
+        assert self.judged(place) is Verdict.GOOD
+
+    def test_in_trouble_none_replaces_a_page(self) -> None:
+        for status in ("301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"):
+            assert self.judged("/new", trouble=True, status=status) is Verdict.NOT_STORED
+        assert self.judged("/login?next=/", trouble=True) is Verdict.NOT_STORED
+
+    def test_but_who_is_led_to_a_login_sees_the_own_page_no_more(self) -> None:
+        assert self.judged("/login?next=/", trouble=True, public=False) is Verdict.GOOD
+        assert self.judged("/home", trouble=True, public=False) is Verdict.NOT_STORED
+
+    def test_one_to_what_may_be_an_error_page_is_believed_the_third_time(self) -> None:
+        goodness, page = Goodness(TEXTS), stored(PAGE)
+        head = head_of("Location: /error.php?from=/", status="302 Found")
+        verdicts = [goodness.judge(b"*/", head, b"", page, trouble=False) for _ in range(3)]
+        assert verdicts == [Verdict.NOT_STORED] * 2 + [Verdict.GOOD]
+
+    def test_nothing_or_a_redirect_is_no_page(self) -> None:
+        head = head_of("Location: /maintenance", status="302 Found")
+        for before in (None, stored(b"")._replace(status=301)):
+            assert Goodness(TEXTS).judge(b"*/", head, b"", before, trouble=True) is Verdict.GOOD
+
+
+class TestEndOfPage:
+    WHOLE = b"<html>" + PAGE + b"</html>\n<!-- 0.2 s -->"
+    CUT = WHOLE[:-60]
+
+    def test_a_page_that_lost_its_end_is_believed_the_third_time(self) -> None:
+        goodness, page = Goodness(TEXTS), stored(self.WHOLE)
+        verdicts = [goodness.judge(b"*/", HTML, self.CUT, page, trouble=False) for _ in range(3)]
+        assert verdicts == [Verdict.NOT_STORED] * 2 + [Verdict.GOOD]
+        assert goodness.judge(b"*/", HTML, self.CUT, page, trouble=True) is Verdict.NOT_STORED
+
+    def test_if_it_ends_with_an_error_it_is_a_failure(self) -> None:
+        body = self.CUT + b"<br />\n<b>Fatal error</b>:  Uncaught Error in /var/www/a.php:7"
+        assert judged(body, self.WHOLE) is Verdict.FAILED
+
+    def test_a_whole_page_is_one_whatever_it_is_about(self) -> None:
+        body = self.CUT + b"<b>Fatal error</b>: Uncaught</html>"
+        assert judged(body, self.WHOLE) is Verdict.GOOD
+        assert judged(self.CUT, self.CUT + b"x") is Verdict.GOOD, "it never had such an end"
 
 
 class TestTorsos:
@@ -267,7 +369,8 @@ def test_what_has_not_shrunk_is_good(
 ) -> None:
     """The short way of a plain answer leaves out nothing that the judgement would find."""
     head = TestTorsos.CLOSE if close else HTML
-    if not has_shrunk(body, before):
+    lost_end = before.endswith(PAGE_ENDS) and not body.endswith(PAGE_ENDS)
+    if not has_shrunk(body, before) and not lost_end:
         assert judged(body, before, head, trouble=trouble) is Verdict.GOOD
 
 
@@ -440,6 +543,39 @@ def test_a_page_without_its_articles_replaces_none_in_trouble() -> None:
     assert shown_in_need(proxy) == bare
 
 
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_page_that_dies_on_its_way_is_not_kept(chunks: bool) -> None:
+    whole = b"<html>" + PAGE + b"</html>"
+    proxy = warmed(body=whole)
+    cut = whole[: len(whole) * 3 // 4]
+    assert body_of(asked(proxy, html(cut))) == cut
+    dies = cut + b"<b>Fatal error</b>:  Uncaught Error"
+    got = asked(proxy, chunked(dies) if chunks else html(dies))
+    assert body_of(got) == whole
+    assert field(got, "cache-status") == "retter; hit; detail=failure-text"
+    assert shown_in_need(proxy) == whole
+
+
+def test_a_redirect_to_an_error_page_is_not_followed() -> None:
+    proxy = warmed()
+    away = {"Location": "/maintenance.html", "Set-Cookie": "seen=1"}
+    got = asked(proxy, reply(b"", status="302 Found", headers=away))
+    assert body_of(got) == PAGE
+    assert shown_in_need(proxy) == PAGE
+    proxy.assert_at_rest()
+
+
+def test_a_redirect_in_trouble_replaces_no_page() -> None:
+    proxy = warmed("/", "/other")
+    asked(proxy, reply(b"no", status="500 Oops"), "/other")
+    away = reply(b"", status="302 Found", headers={"Location": "/elsewhere"})
+    assert status_of(asked(proxy, away)) == 302
+    assert shown_in_need(proxy) == PAGE
+    proxy.advance(TROUBLE_S + 1)
+    asked(proxy, away)
+    assert status_of(asked(proxy, reply(b"no", status="500 Oops"))) == 302
+
+
 def test_a_late_answer_is_trouble() -> None:
     proxy = warmed()
     client = proxy.client(get())
@@ -483,6 +619,8 @@ def test_a_changed_page_is_judged_by_its_length_alone(size: int) -> None:
     body, same, large = b"b" * size, tuple(stored(b"a" * size)), tuple(stored(b"a" * 3 * size))
     assert instructions_of(lambda: is_doubtful(services, request, same, HTML, body, 0.0)) <= 40
     assert instructions_of(lambda: is_doubtful(services, request, large, HTML, body, 0.0)) <= 90
+    whole, same = body + b"</html>", tuple(stored(b"a" * size + b"</html>"))
+    assert instructions_of(lambda: is_doubtful(services, request, same, HTML, whole, 0.0)) <= 50
 
 
 def test_a_text_is_looked_for_in_one_step() -> None:
