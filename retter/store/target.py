@@ -271,12 +271,38 @@ def _is_harmless_name(name: bytes, rules: OwnerRules) -> bool:
     return True
 
 
+# `logout`, also of somebody: `customer-logout` (WooCommerce), `mylogout` (PrestaShop).
+_LOGOUT_WORDS: Final = (
+    b"logout", b"log-out", b"log_out", b"logoff", b"log-off", b"signout", b"sign-out", b"sign_out",
+    b"signoff",
+)  # fmt: skip
+_LOGGED_OUT: Final = (b"user", b"customer", b"account", b"member", b"admin", b"auth", b"my", b"do")
+# Other names: Spring Security, OpenID Connect, MediaWiki, and in languages of Europe.
+_OTHER_LOGOUTS: Final = (
+    b"j_spring_security_logout", b"j_acegi_logout", b"endsession", b"end-session", b"end_session",
+    b"special:userlogout", b"abmelden", b"ausloggen", b"deconnexion", b"se-deconnecter",
+    b"cerrar-sesion", b"cerrar_sesion", b"cerrarsesion", b"uitloggen",
+    b"afmelden", b"wyloguj", b"odhlasit", b"logga-ut", b"logg-ut", b"log-ud",
+)  # fmt: skip
 _LOGOUTS: Final = frozenset(
-    (b"logout", b"log-out", b"log_out", b"logoff", b"signout", b"sign-out", b"sign_out")
+    (
+        *_LOGOUT_WORDS,
+        *[
+            who + between + word
+            for who in _LOGGED_OUT
+            for between in (b"", b"-", b"_")
+            for word in _LOGOUT_WORDS
+        ],
+        *_OTHER_LOGOUTS,
+    )
 )
 _logout_segment: Final = re.compile(
-    b"/(?:" + b"|".join(sorted(_LOGOUTS)) + rb")(?=[/.;]|\Z)"
-).search
+    b"/(?:(?:(?:" + b"|".join(_LOGGED_OUT) + b")[-_]?+)?+(?:" + b"|".join(_LOGOUT_WORDS) + b")|"
+    + b"|".join(_OTHER_LOGOUTS) + rb")(?=[/.;!]|\Z)"
+).search  # fmt: skip
+_LOGOUT_ENDS: Final = (b"out", b"off")
+# The last two are `/` and `:`, whatever the digit: the words have none (`_shape_of`).
+_parts_of_word: Final = re.compile(rb"[./:!]|%[0-9]f|%[0-9]a").split
 
 
 def changes_something(target: bytes, rules: OwnerRules) -> bool:
@@ -298,7 +324,9 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
 
 # One pattern with a part of each word that is searched for here and in `carries_nonce`. Nearly all
 # targets need only this search, which costs half of one `find` for each word.
-_may_change: Final = re.compile(rb"[lsn_](?:og|ign|rf|once|token)").search
+_may_change: Final = re.compile(
+    b"|".join((rb"[lsn_](?:og|ign|rf|once|token)", *_OTHER_LOGOUTS))
+).search
 
 
 def _names_logout(path: bytes, query: bytes) -> bool:
@@ -312,8 +340,13 @@ def _names_logout(path: bytes, query: bytes) -> bool:
 
 
 def _is_logout(word: bytes) -> bool:
-    """Return whether a parameter's lower-case name or value names a logout (`user.logout`)."""
-    return word in _LOGOUTS or (DOT in word and word.rpartition(b".")[2] in _LOGOUTS)
+    """Return whether a parameter's lower-case name or value names a logout.
+
+    It may be the last part of a route: `user.logout` (Joomla), `account/logout` (OpenCart, Yii).
+    """
+    return word in _LOGOUTS or (
+        word.endswith(_LOGOUT_ENDS) and _parts_of_word(word)[-1] in _LOGOUTS
+    )
 
 
 # In a segment, or in a parameter's name or value: `/users/sign_in`, `/wp-login.php`,
@@ -330,7 +363,13 @@ def changes_person(target: bytes) -> bool:
     An application that keeps the id of the session over a login and a logout says nothing else of
     it: PHP's `session_destroy` leaves the cookie as it is.
     """
-    return _person_changes(target.lower()) is not None
+    lower = target.lower()
+    if _person_changes(lower) is not None:
+        return True
+    if _may_change(lower) is None or _too_many_parameters(target):
+        return False
+    path, _, query = lower.partition(b"?")
+    return _names_logout(path, query)
 
 
 def _too_many_parameters(target: bytes) -> bool:
