@@ -178,6 +178,27 @@ def keys_of_browsers(variant_key: bytes) -> tuple[bytes, bytes]:
     return first + b"".join(sorted(page)), first + b"".join(sorted(upgrade))
 
 
+_UPGRADE: Final = b"upgrade-insecure-requests\n"
+
+
+@lru_cache(maxsize=64)  # nearly always one of two
+def key_of_other_browsers(variant_key: bytes) -> bytes | None:
+    """Return the variant key of the same request for a page by other browsers; None: it is none.
+
+    Chrome and Firefox send Upgrade-Insecure-Requests always, Safari only over http. It asks for a
+    redirect to https, and the page is the same.
+    """
+    if variant_key.find(b"accept: html\n") < 0:
+        return None
+    first = ORIGIN_MARK if variant_key.startswith(ORIGIN_MARK) else b""
+    marks = variant_key[len(first) :].splitlines(keepends=True)
+    if _UPGRADE in marks:
+        marks.remove(_UPGRADE)
+    else:
+        marks.append(_UPGRADE)
+    return first + b"".join(sorted(marks))
+
+
 def is_plain(variant_key: bytes) -> bool:
     """Return whether this is the variant key of an ordinary request for a page."""
     return not variant_key or _PLAIN_MARKS.issuperset(variant_key.split(b"\n"))

@@ -4,9 +4,17 @@
 get variants up to its generation (lineage.py); all others have generation 0.
 """
 
+from typing import Final
+
 from retter.base.hashing import blake2b
 from retter.http.message import RequestHead, Soft
-from retter.http.variants import accepts_anything, keys_of_browsers, likeness, soft_of
+from retter.http.variants import (
+    accepts_anything,
+    key_of_other_browsers,
+    keys_of_browsers,
+    likeness,
+    soft_of,
+)
 from retter.store.policy import Identity
 from retter.store.record import (
     AGE_MAX,
@@ -60,18 +68,32 @@ def select_or_near(
     request: RequestHead,
     secret: bytes,
     generation: int = 0,
+    shared: bool = False,
 ) -> Record | None:
-    """Return the variant that this request selects, else one that it accepts as well.
+    """Return the variant that this request selects, else a 200 that suits it as well.
 
     A client that accepts anything (curl, a monitor, a library) gets what was stored for a browser:
     by its own word that is acceptable (RFC 9110 section 12.5.1), and better than an error. Not so
-    if the response varies by Accept (RFC 9111 section 4.1). Owner and generation are the same, so
-    nobody sees more than with a browser.
+    if the response varies by Accept (RFC 9111 section 4.1). A browser gets the page of another one
+    that differs in Upgrade-Insecure-Requests alone. Where a response varies by User-Agent or
+    Accept-Language, the same kind of device and the same language are enough: there are thousands
+    of values, and few kinds of pages. Owner and generation are the same, so nobody sees more than
+    with another browser.
+
+    Args:
+        shared: The rules for shared caches apply, so Vary must be obeyed exactly.
     """
     record = select(slot, identity, request, secret, generation)
-    if record is not None or not accepts_anything(request, identity.variant_key):
+    if record is not None:
         return record
-    wanted = keys_of_browsers(identity.variant_key)
+    variant_key = identity.variant_key
+    wanted: tuple[bytes, ...]
+    if accepts_anything(request, variant_key):
+        wanted = (variant_key, *keys_of_browsers(variant_key))
+    else:
+        other = key_of_other_browsers(variant_key)
+        wanted = (variant_key,) if other is None else (variant_key, other)
+    soft = soft_of(request)
     near = tuple(
         [
             one
@@ -80,13 +102,28 @@ def select_or_near(
             and one[STATUS] == 200
             and one[AGE_MAX] != WITHDRAWN
             and one[GENERATION] <= generation
-            and (not one[VARY_NAMES] or one[VARY] == hashed_vary(one[VARY_NAMES], request, secret))
+            and (
+                not one[VARY_NAMES]
+                or (not shared and _is_of_same_kind(one, soft))
+                or one[VARY] == hashed_vary(one[VARY_NAMES], request, secret)
+            )
         ]
     )
-    if not near:
-        return None
-    soft = soft_of(request)
-    return max(near, key=lambda one: likeness(one[SOFT], soft))
+    return max(near, key=lambda one: likeness(one[SOFT], soft)) if near else None
+
+
+_KNOWN_KINDS: Final = frozenset((b"accept-language", b"user-agent"))
+
+
+def _is_of_same_kind(record: Record, soft: Soft) -> bool:
+    """Return whether a response varies only by language and browser, and these are of one kind."""
+    names: tuple[bytes, ...] = record[VARY_NAMES]
+    language, device, _ = record[SOFT]
+    return (
+        _KNOWN_KINDS.issuperset(names)
+        and (b"user-agent" not in names or device == soft[1])
+        and (b"accept-language" not in names or (bool(language) and language == soft[0]))
+    )
 
 
 def is_for(
@@ -129,9 +166,14 @@ def selected_or_near(
     request: RequestHead,
     secret: bytes,
     generation: int = 0,
+    shared: bool = False,
 ) -> StoredResponse | None:
     """Return the variant of `select_or_near` with named fields."""
-    record = None if slot is None else select_or_near(slot, identity, request, secret, generation)
+    record = (
+        None
+        if slot is None
+        else select_or_near(slot, identity, request, secret, generation, shared)
+    )
     return None if record is None else as_stored(record)
 
 

@@ -79,7 +79,7 @@ class SharedStore(ResponseStore):
             if key is None or slot is None:
                 continue
             secret = self._secret if key is identity.key and identity.owner else self._public_secret
-            if select_or_near(slot, identity, request, secret) is not None:
+            if select_or_near(slot, identity, request, secret, 0, self._shared) is not None:
                 continue  # it may not be used now
             if now < self._compared.get(key, -inf) + COMPARED_EVERY_S:
                 continue

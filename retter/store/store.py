@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, Final
 
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
-from retter.http.variants import ORIGIN_MARK, may_accept_anything, soft_of
+from retter.http.variants import (
+    ORIGIN_MARK,
+    key_of_other_browsers,
+    may_accept_anything,
+    soft_of,
+)
 from retter.store.accounting import Shelves
 from retter.store.changes import Changes
 from retter.store.forms import StoredForms
@@ -175,7 +180,7 @@ class ResponseStore:
             entry: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
-                entry = select_or_near(slot, identity, request, secret)
+                entry = select_or_near(slot, identity, request, secret, 0, self._shared)
                 if entry is not None and entry is not newest and not (peeking or borrowed):
                     shelves.bring_forward(key, entry)
             # The same as StoredResponse.age. Access by name costs three times as much as by index,
@@ -218,7 +223,7 @@ class ResponseStore:
             entry = (
                 None
                 if slot is None
-                else select_or_near(slot, identity, request, self._secret, generation)
+                else select_or_near(slot, identity, request, self._secret, generation, self._shared)
             )
             if entry is None or now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
                 continue
@@ -257,7 +262,9 @@ class ResponseStore:
         if slot is not None:
             entry = newest = slot[0]
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
-                entry = select_or_near(slot, identity, request, self._public_secret)
+                entry = select_or_near(
+                    slot, identity, request, self._public_secret, 0, self._shared
+                )
         if entry is not None:
             if now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
                 if entry[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
@@ -293,8 +300,9 @@ class ResponseStore:
             # Nearly always only everyone's entries are there, of other variants. To see that here
             # takes a quarter of what `peek` takes.
             variant_key = identity.variant_key
+            other = key_of_other_browsers(variant_key)
             for record in slots.get(identity.public_key or b"", ()):
-                if record[VARIANT_KEY] == variant_key:
+                if record[VARIANT_KEY] == variant_key or record[VARIANT_KEY] == other:
                     break
             else:
                 if not may_accept_anything(variant_key):
@@ -314,12 +322,15 @@ class ResponseStore:
         secret = self._secret if identity.owner else self._public_secret
         for key, generation in identity.readable:
             own = (
-                selected_or_near(self._slot(key, now), identity, request, secret, generation) or own
+                selected_or_near(
+                    self._slot(key, now), identity, request, secret, generation, self._shared
+                )
+                or own
             )
             if own is not None and own.age(now) <= own.age_max_s:
                 return own, not identity.owner
         slot = None if identity.public_key is None else self._slot(identity.public_key, now)
-        public = selected_or_near(slot, identity, request, self._public_secret)
+        public = selected_or_near(slot, identity, request, self._public_secret, 0, self._shared)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
             return public, True
         return own, own is not None and not identity.owner

@@ -5,6 +5,7 @@ proxy/withdrawals.py decides when this is done. `now` is monotonic seconds.
 
 from typing import NamedTuple
 
+from retter.http.variants import key_of_other_browsers
 from retter.store.accounting import Shelves
 from retter.store.changes import Changes
 from retter.store.record import (
@@ -47,14 +48,14 @@ class TakenBack:
         """Return whether a key has an entry, up to a generation, that is not withdrawn.
 
         Args:
-            variant_key: If given, only entries with this variant key count.
+            variant_key: If given, only entries count that a request with this variant key may get.
             asked: `Identity.asked` of a refused request. If it is not 0, only entries count whose
                 request had the same value.
         """
         return any(
             one[AGE_MAX] != WITHDRAWN
             and one[GENERATION] <= generation
-            and (variant_key is None or one[VARIANT_KEY] == variant_key)
+            and (variant_key is None or _is_for(one, variant_key))
             and (not asked or one[ASKED] == asked)
             for one in self._shelves.slots.get(key, ())
         )
@@ -68,7 +69,7 @@ class TakenBack:
         """
         anybodys = others = NEVER
         for one in self._shelves.slots.get(key, ()):
-            if one[VARIANT_KEY] == variant_key and one[AGE_MAX] != WITHDRAWN:
+            if _is_for(one, variant_key) and one[AGE_MAX] != WITHDRAWN:
                 anybodys = max(anybodys, one[STORED_AT])
                 others = max(others, others_at((one,), client))
         return anybodys, others
@@ -158,6 +159,12 @@ def others_at(slot: tuple[Record, ...], client: int) -> float:
         at: float = one[OTHERS_AT] if one[GIVEN_TO] == client else one[STORED_AT]
         latest = max(latest, at)
     return latest
+
+
+def _is_for(record: Record, variant_key: bytes) -> bool:
+    """Return whether an entry has this variant key, or is the page of other browsers."""
+    key: bytes = record[VARIANT_KEY]
+    return key == variant_key or key == key_of_other_browsers(variant_key)
 
 
 def _hidden_by(withdrawn: Withdrawn) -> dict[int, Record]:
