@@ -47,8 +47,11 @@ def _enter_without_key(self: Any, permit: Any) -> None:
     self.keys[unique] = 1
 
 
-def _shed_at_once(circuit: Circuit, refusal: decide.Decision, _: int) -> decide.Decision:
-    return decide.FORWARD if circuit.limit.load < circuit.cap else refusal
+def _only_with_stored(circuit: Circuit, lane: int, has_stored: bool) -> float:
+    return _line_max(circuit, lane, has_stored) if has_stored else 0.0
+
+
+_line_max = decide.line_max
 
 
 def _set(**values: float) -> Callable[[], None]:
@@ -131,7 +134,7 @@ RULES: dict[str, Callable[[], None]] = {
     "stored-wait": _set(
         STORED_WAIT_S=0.0, STORED_WAIT_BASELINES=0.0, STORED_WAIT_BEFORE_BASELINES=0.0
     ),
-    "queue-without-stored": _method(decide, "_without_stored", _shed_at_once),
+    "queue-without-stored": _method(decide, "line_max", _only_with_stored),
     "count-of-the-line": _constant("CROWDED_WINDOWS", 10**9),
     "gets-rate": _method(
         WorkRateLimit, "gets_rate", property(lambda limit: max(1.0, limit.work_rate))

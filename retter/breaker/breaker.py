@@ -12,7 +12,7 @@ from typing import Final
 from retter.base.counters import Histogram
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
-from retter.breaker import constants, endings, report, sweep
+from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, Action, Decision, decide
 from retter.breaker.demand import NOBODY
@@ -29,7 +29,7 @@ from retter.breaker.permit import (
 )
 from retter.breaker.routes import Route
 from retter.breaker.settings import BreakerSettings
-from retter.breaker.snapshot import Snapshot
+from retter.breaker.snapshot import Snapshot, snapshot
 from retter.breaker.states import CLOSED, OPEN, Signal, Transition
 
 # Members of an enum, looked up once: the functions below run for every request.
@@ -520,11 +520,11 @@ class CircuitBreaker:
 
     def all_routes(self) -> Iterator[Route]:
         """Yield every route, and last the one that all routes outside the table share."""
-        return report.all_routes(self.circuit)
+        return self.circuit.routes.all()
 
     def latency(self) -> Histogram:
         """Return how long good answers took until they were complete."""
-        return report.latency(self.circuit)
+        return self.circuit.routes.latency()
 
     @property
     def answers_whole(self) -> int:
@@ -533,9 +533,16 @@ class CircuitBreaker:
         return sum(self.latency().counts) - sum(circuit.counts.in_pieces.counts)
 
     def first_byte_latency(self) -> Histogram:
-        """Return how long answers took until their first byte."""
-        return report.first_byte_latency(self.circuit)
+        """Return how long answers took until their first byte.
+
+        For an answer in one piece, that is the time of its end. Answers in pieces are counted at
+        their first byte, even if they fail later.
+        """
+        counts = self.circuit.counts
+        begun = self.latency().without(counts.in_pieces)
+        begun.merge(counts.first_bytes)
+        return begun
 
     def snapshot(self, now: float) -> Snapshot:
         """Return all figures as they are now."""
-        return report.snapshot(self.circuit, now)
+        return snapshot(self.circuit, now)

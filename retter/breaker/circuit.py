@@ -1,7 +1,7 @@
 """The circuit's state and its parts. Every decision reads them; the state changes here.
 
 `CircuitBreaker` (breaker.py) is built on this class. `decide` (decide.py) reads it and changes
-nothing. sweep.py does the work that is due at a certain time. report.py shows the figures to
+nothing. sweep.py does the work that is due at a certain time. snapshot.py shows the figures to
 operators.
 """
 

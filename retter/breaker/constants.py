@@ -132,7 +132,7 @@ NOBODY_CAME_S: Final = 0.5  # a probe has been due for this long: RETTER sends i
 RAMP_START: Final = 2  # the limit at the start of half-open; it grows by one with each success
 RAMP_SUCCESSES: Final = 10  # this many successes in a row are not chance
 
-# --- A pause by an operator (queue.py) ---
+# --- A pause by an operator (lanes.py) ---
 
 # At most this many requests without a stored response are held during a pause (an operator
 # deploys). Each costs 2 KB and its client's connection. All held requests come at once after the

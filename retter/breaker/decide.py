@@ -4,6 +4,7 @@
 """
 
 from enum import Enum, auto
+from math import inf
 from typing import Final, NamedTuple
 
 from retter.base.reason import Reason
@@ -80,19 +81,27 @@ def decide(
         return _decide_other(circuit)
     if circuit.mode is HELD_CLOSED:
         return FORWARD
-    if circuit.mode is HELD_OPEN:
-        if has_stored:
-            return _SHED_HELD_OPEN
-        return _without_stored(circuit, _SHED_HELD_OPEN, lane)
     if circuit.state is OPEN:
-        if circuit.opening.due(now) and _may_probe(circuit, now, client):
+        if (
+            circuit.mode is not HELD_OPEN
+            and circuit.opening.due(now)
+            and _may_probe(circuit, now, client)
+        ):
             return _PROBE
-        return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN, lane)
+        return shed(circuit, True) if has_stored else _by_place(circuit, now, key, None, lane)
     if route.opening is not None:
         return _PROBE if route.opening.due(now) else _ROUTE_OPEN
+    room, closed = circuit.room, circuit.state is CLOSED
+    if closed:
+        # Without a place, a GET waits `pace_s` at most and then goes upstream. But if the known
+        # ceiling or the operator's limit is reached, the circuit enters LIMITING.
+        if circuit.limit.load < circuit.cap and not room.waiting:
+            return FORWARD
+        if not circuit.concluded and room.waiting < circuit.settings.queue_max:
+            return _WAIT
     decision = _by_place(circuit, now, key, stored_age_s, lane)
-    if circuit.state is CLOSED:
-        return _while_closed(circuit, decision)
+    if closed:
+        return decision._replace(limits=True)
     if (
         lane == HEAVY
         and decision.for_lack_of_a_place
@@ -101,16 +110,6 @@ def decide(
     ):
         return _FAIR_SHARE
     return decision
-
-
-def _by_place(
-    circuit: Circuit, now: float, key: bytes, stored_age_s: float | None, lane: int
-) -> Decision:
-    return (
-        _without_stored(circuit, _QUEUE_FULL, lane)
-        if stored_age_s is None
-        else _with_stored(circuit, now, key, stored_age_s, lane)
-    )
 
 
 def _may_probe(circuit: Circuit, now: float, client: int) -> bool:
@@ -136,19 +135,6 @@ def _decide_other(circuit: Circuit) -> Decision:
     return _WAIT
 
 
-def _while_closed(circuit: Circuit, limited: Decision) -> Decision:
-    """Decide in CLOSED: without a place, a GET waits `pace_s` at most and then goes upstream.
-
-    But if the known ceiling or the operator's limit is reached, the circuit enters LIMITING.
-    """
-    room = circuit.room
-    if circuit.limit.load < circuit.cap and not room.waiting:
-        return FORWARD
-    if circuit.concluded or room.waiting >= circuit.settings.queue_max:
-        return limited._replace(limits=True)
-    return _WAIT
-
-
 def _waiting(circuit: Circuit, waiting: int) -> int:
     """Return how many wait. In observe mode none do, so those above the cap are counted instead."""
     if circuit.mode is OBSERVE:
@@ -156,27 +142,51 @@ def _waiting(circuit: Circuit, waiting: int) -> int:
     return waiting
 
 
-def _with_stored(
-    circuit: Circuit, now: float, key: bytes, stored_age_s: float, lane: int
+def _by_place(
+    circuit: Circuit, now: float, key: bytes, stored_age_s: float | None, lane: int
 ) -> Decision:
-    load, cap = circuit.limit.load, circuit.cap
-    waiting = _waiting(circuit, circuit.room.in_front(lane, has_stored=True))
-    if stored_age_s < circuit.settings.fresh_for_s:
+    """Forward the GET if a place is free and it is its turn. Else let it wait if that is short."""
+    room, settings = circuit.room, circuit.settings
+    if stored_age_s is not None and stored_age_s < settings.fresh_for_s:
         return _FRESH_ENOUGH
-    if load < cap and not waiting:
+    waiting = _waiting(circuit, room.in_front(lane))
+    if circuit.limit.load < circuit.cap and not waiting:
         return FORWARD
-    if key in circuit.flight.keys:
-        return _SINGLE_FLIGHT
-    if trial_due(circuit, now):
-        return _TRIAL
-    if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit, lane):
-        return _WAIT
+    has_stored = stored_age_s is not None
+    if has_stored:
+        if key in circuit.flight.keys:
+            return _SINGLE_FLIGHT
+        if trial_due(circuit, now):
+            return _TRIAL
+    elif waiting >= settings.queue_max or room.is_full(lane, settings.queue_max):
+        return shed(circuit, has_stored)
+    ahead = _waiting(circuit, room.ahead(lane, has_stored=has_stored))
+    return _WAIT if ahead < line_max(circuit, lane, has_stored) else shed(circuit, has_stored)
+
+
+def shed(circuit: Circuit, has_stored: bool) -> Decision:
+    """Return the rejection of a GET that gets no place in time."""
+    if circuit.mode is HELD_OPEN:
+        return _SHED_HELD_OPEN
+    if circuit.state is OPEN:
+        return _SHED_OPEN
+    if not has_stored:
+        return _QUEUE_FULL
     return _SHED_HALF_OPEN if circuit.state is HALF_OPEN else _LIMIT
 
 
-def line_max(circuit: Circuit, lane: int) -> float:
-    """Return how many may wait so that one more GET with a stored response has a short wait."""
-    work_in_time_s = circuit.stored_wait_s(lane) * max(1.0, circuit.limit.work_rate)
+def line_max(circuit: Circuit, lane: int, has_stored: bool) -> float:
+    """Return how many may wait before one more GET, so that its turn comes in time.
+
+    Without a stored response there is no limit until the work rate is known to be the capacity.
+    """
+    limit = circuit.limit
+    if has_stored:
+        work_in_time_s = circuit.stored_wait_s(lane) * max(1.0, limit.work_rate)
+    elif limit.crowded_windows < constants.CROWDED_WINDOWS:
+        return inf
+    else:
+        work_in_time_s = constants.QUEUE_SHARE * circuit.settings.queue_wait_s * limit.gets_rate
     return work_in_time_s / max(constants.BASELINE_LEAST_S, circuit.baseline.mean_s)
 
 
@@ -191,22 +201,3 @@ def trial_due(circuit: Circuit, now: float) -> bool:
         and circuit.cap == table.ceiling
         and circuit.limit.in_flight == table.ceiling
     )
-
-
-def _without_stored(circuit: Circuit, rejection: Decision, lane: int) -> Decision:
-    room = circuit.room
-    waiting = _waiting(circuit, room.in_front(lane, has_stored=False))
-    if circuit.limit.load < circuit.cap and not waiting:
-        return FORWARD
-    queue_max = circuit.settings.queue_max
-    if waiting >= queue_max or room.is_full(lane, queue_max):
-        return rejection
-    waiting = _waiting(circuit, room.ahead(lane, has_stored=False))
-    limit = circuit.limit
-    work_in_time_s = constants.QUEUE_SHARE * circuit.settings.queue_wait_s * limit.gets_rate
-    if (
-        limit.crowded_windows < constants.CROWDED_WINDOWS
-        or waiting * circuit.baseline.mean_s < work_in_time_s
-    ):
-        return _WAIT
-    return rejection

@@ -13,35 +13,62 @@ to requests without one. A turn that no request can use is kept, up to TURNS_KEP
 with a stored response hardly wait if they are fewer than their share, and get no more than their
 share if they are more.
 
-fairness.py decides the lane of a request. Other methods come before all lanes (queue.py). Without
-fairness all wait in the first lane, and those without a stored response go first.
+fairness.py decides the lane of a request. Other methods come before all lanes. Without fairness all
+wait in the first lane, and those without a stored response go first.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final
 
 from retter.breaker import constants
+from retter.breaker.clients import Clients
 from retter.breaker.fairness import Asker, Fairness, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, LANES, STRANGER, UNSORTED, Permit, Phase
-from retter.breaker.queue import WaitingRoom
 
+# Entries of permits that left early may remain in the queue of held permits: this many, and one for
+# each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
+HELD_LEFT_MAX: Final = 64
 _HEAVY_FIRST: Final = (HEAVY, KNOWN, STRANGER)
 _ALL: Final = 1 << 40  # requests, more than ever wait
+
+
+def _older(queue: deque[Permit], since: float, phase: Phase = Phase.QUEUED) -> Iterator[Permit]:
+    """Take out the permits that came until `since`; skip those that left in another way."""
+    while queue and (queue[0].phase is not phase or queue[0].queued_at <= since):
+        permit = queue.popleft()
+        if permit.phase is phase:
+            yield permit
 
 
 def _queued_at(permit: Permit) -> float:
     return permit.queued_at
 
 
-class Lanes(WaitingRoom):
-    """A waiting room with two queues for each lane: without and with a stored response."""
+class Lanes:
+    """The waiting room: two queues for each lane, without and with a stored response.
+
+    Another queue is for other methods, and one for requests that a pause holds. All are first in,
+    first out. A permit that left early is skipped when its turn comes.
+
+    Args:
+        fairness: Says whose turn it is. None: all GETs wait in the first lane.
+    """
 
     def __init__(self, fairness: Fairness | None) -> None:
-        super().__init__(fairness)
+        self.fairness = fairness
+        self._others: deque[Permit] = deque()  # other methods: never rejected
+        # GETs, by 2 * lane + has_stored.
+        self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(LANES))]
+        self.counts = [0] * (2 * len(LANES))  # how many wait there
         self.all_counts = self.counts  # with those who wait in other workers, if there are any
+        self._held: deque[Permit] = deque()  # until the end of a pause
+        self._released: deque[Permit] = deque()  # go upstream, even without a place
+        self.held = 0  # not counted in `waiting`
+        self.waiting: int = 0
+        self.others = 0  # other methods; part of `waiting`
         # Permits with a ticket, oldest first. They are in their queue too, for its time limit.
         self._by_age: list[tuple[float, int, Permit]] = []
         self._serial = 0
@@ -51,13 +78,39 @@ class Lanes(WaitingRoom):
         self._given = [0] * len(LANES)
         self._waited = 0  # places that went to other lanes while heavy requests waited
 
+    @property
+    def waiting_without_stored(self) -> int:
+        """The part of `waiting` without a stored response; includes other methods."""
+        return self.others + sum(self.counts[::2])
+
     # --- in ---
+
+    def lane_of(self, lane: int) -> int:
+        """Return the lane in which a request of that lane waits here."""
+        if self.fairness is None:
+            return KNOWN
+        return STRANGER if lane == UNSORTED else lane
 
     def add(self, permit: Permit, now: float) -> None:
         """Queue a permit."""
+        queue = self._others
         if permit.is_get:
             self._take_ticket(permit)
-        super().add(permit, now)
+            queue = self._lines[self._line_of(permit)]
+        permit.phase = Phase.QUEUED
+        permit.queued_at = now
+        self._count(permit, 1)
+        queue.append(permit)
+
+    def _line_of(self, permit: Permit) -> int:
+        return 2 * self.lane_of(permit.lane) + permit.has_stored
+
+    def _count(self, permit: Permit, change: int) -> None:
+        self.waiting += change
+        if permit.is_get:
+            self.counts[self._line_of(permit)] += change
+        else:
+            self.others += change
 
     def _take_ticket(self, permit: Permit) -> None:
         if permit.ticket < 0 or self.fairness is None:
@@ -120,7 +173,7 @@ class Lanes(WaitingRoom):
             others = (own + given) // between
         return self.others + self._before(lane) + own + min(others, other)
 
-    def in_front(self, lane: int, *, has_stored: bool) -> int:
+    def in_front(self, lane: int) -> int:
         """Return how many wait in this lane and in those before it."""
         counts = self.counts
         here = counts[2 * lane] + counts[2 * lane + 1]
@@ -235,6 +288,45 @@ class Lanes(WaitingRoom):
             self._remove(chosen, Phase.ADMITTED)
         return chosen
 
+    def next_other(self) -> Permit | None:
+        """Take out the request with another method whose turn it is; it becomes ADMITTED."""
+        return self._first_of(self._others)
+
+    def next_believed(self, clients: Clients, now: float) -> Permit | None:
+        """Take out the first GET, of those that wait longest, whose client is not in doubt."""
+        for line in self._lines:
+            for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
+                if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
+                    self._remove(permit, Phase.ADMITTED)
+                    return permit
+        return None
+
+    def _first_of(self, queue: deque[Permit]) -> Permit | None:
+        while queue:
+            permit = queue.popleft()
+            if permit.phase is Phase.QUEUED:
+                self._remove(permit, Phase.ADMITTED)
+                return permit
+        return None
+
+    def all_waiting(self) -> list[Permit]:
+        """Return all permits that are queued or held."""
+        queues = (self._others, *self._lines, self._held, self._released)
+        return [
+            permit
+            for queue in queues
+            for permit in queue
+            if permit.phase in (Phase.QUEUED, Phase.HELD)
+        ]
+
+    def cancel(self, permit: Permit) -> None:
+        """Record that the client left; the permit becomes DONE."""
+        if permit.phase is Phase.HELD:
+            self._leave_hold(permit, Phase.DONE)
+            self._forget_left()
+        else:
+            self._remove(permit, Phase.DONE)
+
     def expired(
         self,
         now: float,
@@ -267,10 +359,85 @@ class Lanes(WaitingRoom):
             self._by_age = [one for one in self._by_age if self._is_in_turn(one[2])]
             heapify(self._by_age)
 
+    def _take_older(self, queue: deque[Permit], since: float, over: list[Permit]) -> None:
+        for permit in _older(queue, since):
+            self._remove(permit, Phase.DONE)
+            over.append(permit)
+
+    def release_others(self, now: float, wait_s: float) -> None:
+        """Let other methods that have waited for `wait_s` go upstream."""
+        self._released.extend(_older(self._others, now - wait_s))
+
+    def release_gets(self, now: float, wait_s: float) -> None:
+        """Let GETs that have waited for `wait_s` go upstream."""
+        for line in self._lines:
+            self._released.extend(_older(line, now - wait_s))
+
+    def release(self, permit: Permit) -> None:
+        """Let a permit that has been taken out already go upstream."""
+        permit.phase = Phase.QUEUED
+        self._count(permit, 1)
+        self._released.append(permit)
+
+    def take_released(self) -> list[Permit]:
+        """Take out the permits that need no place; they become ADMITTED."""
+        taken: list[Permit] = []
+        while self._released:
+            permit = self._released.popleft()
+            if permit.phase is Phase.QUEUED:
+                self._remove(permit, Phase.ADMITTED)
+                taken.append(permit)
+        return taken
+
     def _remove(self, permit: Permit, phase: Phase) -> None:
-        super()._remove(permit, phase)
+        permit.phase = phase
+        self._count(permit, -1)
         if permit.is_get and permit.ticket >= 0 and self.fairness is not None:
             if phase is Phase.ADMITTED:
                 self.fairness.tickets.spend(permit.ticket)
             else:  # a held permit leaves too, and is queued again after the pause
                 self.fairness.tickets.leave(permit.ticket)
+
+    # --- a pause ---
+
+    def hold(self, permit: Permit, now: float) -> None:
+        """Hold a permit until `release_held`."""
+        permit.phase = Phase.HELD
+        permit.queued_at = now
+        self.held += 1
+        self._held.append(permit)
+
+    def hold_without_stored(self, now: float) -> None:
+        """Hold the queued requests that have no stored response."""
+        for queue in (self._others, *self._lines[::2]):
+            for permit in _older(queue, now):
+                self._remove(permit, Phase.HELD)
+                self.hold(permit, now)
+
+    def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
+        """Take out the permits that have been held for `longest_s`; they become DONE."""
+        over = list(_older(self._held, now - longest_s, Phase.HELD))
+        for permit in over:
+            self._leave_hold(permit, Phase.DONE)
+        return over
+
+    def release_held(self, now: float) -> None:
+        """End the hold after a pause: GETs wait for a place now, other methods need none."""
+        held, self._held = self._held, deque()
+        for permit in held:
+            if permit.phase is not Phase.HELD:
+                continue
+            self._leave_hold(permit, Phase.QUEUED)
+            if permit.is_get:
+                self.add(permit, now)
+            else:
+                self.release(permit)
+
+    def _leave_hold(self, permit: Permit, phase: Phase) -> None:
+        permit.phase = phase
+        self.held -= 1
+
+    def _forget_left(self) -> None:
+        """Remove permits that left: the first one may stay for the whole, long pause."""
+        if len(self._held) > 2 * self.held + HELD_LEFT_MAX:
+            self._held = deque([one for one in self._held if one.phase is Phase.HELD])

@@ -142,6 +142,18 @@ class RouteTable:
     def __iter__(self) -> Iterator[Route]:
         return iter(self.by_name.values())
 
+    def all(self) -> Iterator[Route]:
+        """Yield every route, and last the one that all others share."""
+        yield from self
+        yield self.other
+
+    def latency(self) -> Histogram:
+        """Return how long good answers took until they were complete."""
+        whole = Histogram(LATENCY_BOUNDS_S)
+        for route in self.all():
+            whole.merge(route.latency)
+        return whole
+
     def get(self, name: bytes, now: float) -> Route:
         """Return the route of that name, new if there is room for it."""
         route = self.by_name.get(name)
@@ -178,7 +190,7 @@ class RouteTable:
             volume=constants.ROUTE_FAILURES_MIN, ratio=constants.ROUTE_FAILURE_RATIO
         ):
             return False
-        others = [one.outcomes for one in (*self, self.other) if one is not route]
+        others = [one.outcomes for one in self.all() if one is not route]
         passed: int = sum(outcomes.passed for outcomes in others)
         failed: int = sum(outcomes.failed for outcomes in others)
         return failed < constants.ROUTE_WITNESS_RATIO * (passed + failed)

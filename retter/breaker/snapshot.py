@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from retter.base.reason import Reason
+from retter.breaker.circuit import Circuit
 from retter.breaker.mode import Mode
 from retter.breaker.states import State
 
@@ -46,3 +47,46 @@ class Snapshot:
     would_queue: int
     would_reject: int
     would_answer_late: int
+
+
+def snapshot(circuit: Circuit, now: float) -> Snapshot:
+    """Return all figures as they are now."""
+    limit, table, room = circuit.limit, circuit.table, circuit.room
+    recent, counts = circuit.failures.recent, circuit.counts
+    rejections = circuit.rejections
+    return Snapshot(
+        at=now,
+        state=circuit.state,
+        mode=circuit.mode,
+        generation=circuit.generation,
+        in_flight=limit.in_flight,
+        load=limit.load,
+        old_others=limit.old_others,
+        limit=limit.limit,
+        proven=table.proven,
+        ceiling=table.ceiling,
+        cap=circuit.cap,
+        work_rate=limit.work_rate,
+        peak_work_rate=limit.peak_work_rate,
+        baseline_s=circuit.baseline.mean_s,
+        waiting=room.waiting,
+        waiting_without_stored=room.waiting_without_stored,
+        held=room.held,
+        successes=recent.passed,
+        failures=recent.failed,
+        routes=len(circuit.routes),
+        routes_open=tuple(route.name for route in circuit.routes if route.opening),
+        shed_stored={shed.reason: shed.count for shed in rejections.stored},
+        shed_rejected={shed.reason: shed.count for shed in rejections.rejects},
+        queued=counts.queued,
+        queue_timeouts=counts.queue_timeouts,
+        answered_late=counts.answered_late,
+        probes=counts.probes,
+        trials=counts.trials,
+        dips=circuit.dips.begun,
+        transitions=counts.transitions,
+        would_shed=counts.would_shed,
+        would_queue=counts.would_queue,
+        would_reject=counts.would_reject,
+        would_answer_late=counts.would_answer_late,
+    )

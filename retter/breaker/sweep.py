@@ -6,11 +6,11 @@ The tick calls it twenty times a second. Only this module examines many requests
 from retter.base.reason import Reason
 from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import PAUSED, line_max
+from retter.breaker.decide import PAUSED, line_max, shed
 from retter.breaker.fairness import Fairness
 from retter.breaker.mode import HELD_OPEN, OBSERVE
 from retter.breaker.permit import Permit
-from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
+from retter.breaker.states import CLOSED, LIMITING, OPEN, Signal
 
 
 def tick(circuit: Circuit, now: float) -> list[Permit]:
@@ -71,27 +71,18 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
         lambda lane: min(
             settings.queue_wait_s, constants.STORED_WAIT_PATIENCE * circuit.stored_wait_s(lane)
         ),
-        lambda lane: 1.0 + line_max(circuit, lane),
+        lambda lane: 1.0 + line_max(circuit, lane, True),
     )
     if expired:
         if not paused:  # during a pause it says nothing about the application
             circuit.limit.shed_at = now
         for permit in expired:
             if permit.has_stored:  # its wait is always a short one
-                permit.reason = _without_a_place(circuit)
+                permit.reason = shed(circuit, True).reason
             else:
                 permit.reason = Reason.QUEUE_TIMEOUT
                 circuit.counts.queue_timeouts += 1
     return expired
-
-
-def _without_a_place(circuit: Circuit) -> Reason:
-    """Return why a request that can be answered from the store got no place in time."""
-    if circuit.mode is HELD_OPEN:
-        return Reason.FORCED_OPEN
-    if circuit.state is OPEN:
-        return Reason.OPEN
-    return Reason.HALF_OPEN if circuit.state is HALF_OPEN else Reason.LIMIT
 
 
 def _probe_from_the_line(circuit: Circuit, now: float) -> None:

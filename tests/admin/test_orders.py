@@ -14,7 +14,7 @@ from retter.admin.legacy_health import uptime_text
 from retter.admin.message import AdminError
 from retter.admin.url import head_bytes, split_url
 from retter.breaker.constants import HELD_MAX, HELD_S_MAX
-from retter.breaker.queue import HELD_LEFT_MAX
+from retter.breaker.lanes import HELD_LEFT_MAX
 from retter.disk.opening import open_shelf
 from retter.disk.shelf import COUNT_S
 from retter.store.accounting import FREED_AT_ONCE_MAX

@@ -90,10 +90,9 @@ def test_who_comes_in_a_later_lane_changes_nothing_for_an_earlier_one(
                 assert part.next() == name
         for lane in range(last + 1):
             for stored in (False, True):
-                for ask in (Lanes.ahead, Lanes.in_front):
-                    assert ask(whole.room, lane, has_stored=stored) == ask(
-                        part.room, lane, has_stored=stored
-                    )
+                ahead = [line.room.ahead(lane, has_stored=stored) for line in (whole, part)]
+                assert ahead[0] == ahead[1]
+            assert whole.room.in_front(lane) == part.room.in_front(lane)
 
 
 @given(steps=STEPS)
