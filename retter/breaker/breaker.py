@@ -16,7 +16,7 @@ from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, Action, Decision, decide
 from retter.breaker.demand import NOBODY
-from retter.breaker.endings import failed, leave, succeeded, succeeded_usually
+from retter.breaker.endings import failed, learn, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
 from retter.breaker.mode import OBSERVE
 from retter.breaker.opening import Opening
@@ -85,7 +85,7 @@ class CircuitBreaker:
         ended = self._ended
         if ended:
             self._ended = []
-            succeeded_usually(self.unsettled, ended)
+            learn(self.unsettled, ended, True)
             self._spare += ended[: SPARE_MAX - len(self._spare)]
 
     # --- the decision, carried out ---

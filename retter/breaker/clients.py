@@ -10,22 +10,18 @@ or its own data is broken. Therefore:
 """
 
 from collections import OrderedDict
-from math import inf
 from typing import Final
 
 from retter.breaker import constants
 
 UNKNOWN_CLIENT: Final = 0  # each such request counts as a client of its own
-_NOBODY: Final = -1
 
 
 class Clients:
     """The clients that failed lately, and the last three clients that got a good answer."""
 
     def __init__(self, now: float) -> None:
-        self._first, self._first_at = _NOBODY, -inf  # the latest
-        self._second, self._second_at = _NOBODY, -inf
-        self._third, self._third_at = _NOBODY, -inf
+        self._passed: OrderedDict[int, float] = OrderedDict()  # when; the latest is the last
         self._failed: dict[int, int] = {}  # failures of each client in this window
         self._window_at = now
         self._failed_in_row: set[int] = set()  # clients that failed since the last good answer
@@ -34,12 +30,11 @@ class Clients:
 
     def passed(self, client: int, now: float) -> None:
         """Record that a client got a good answer."""
-        if client != self._first:
-            if client != self._second:
-                self._third, self._third_at = self._second, self._second_at
-            self._second, self._second_at = self._first, self._first_at
-            self._first = client
-        self._first_at = now
+        passed = self._passed
+        passed[client] = now
+        passed.move_to_end(client)
+        if len(passed) > constants.CLIENTS_AGREE:
+            passed.popitem(last=False)
         if self._failed_in_row:
             self._failed_in_row.clear()
         if self._doubted:
@@ -70,21 +65,14 @@ class Clients:
 
     def _others_passed(self, clients: set[int], now: float) -> bool:
         since = now - constants.CLIENT_ACTIVE_S
-        return (
-            (self._first_at >= since and self._first not in clients)
-            or (self._second_at >= since and self._second not in clients)
-            or (self._third_at >= since and self._third not in clients)
-        )
+        return any(at >= since and one not in clients for one, at in self._passed.items())
 
     def is_doubted(self, client: int, now: float) -> bool:
         """Return whether others got good answers while this client kept failing."""
         doubted = self._doubted.get(client)
         if doubted is None or now >= doubted[1]:
             return False
-        since = doubted[0]
-        if self._first == client:
-            return self._second_at >= since
-        return self._first_at >= since
+        return any(at >= doubted[0] and one != client for one, at in self._passed.items())
 
     def advance(self, now: float) -> None:
         """Begin the next window if this one is over."""

@@ -14,9 +14,6 @@ from retter.breaker.permit import Permit, Phase
 from retter.breaker.routes import Route
 from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
 
-# A constant of this module takes 130 of 30,000 instructions of the processor less to look up.
-_place_in: Final = bisect_left
-
 # From this number of samples on, a baseline gives each one the same weight and clips outliers.
 _SETTLED_SAMPLES: Final = max(int(1.0 / constants.BASELINE_WEIGHT), constants.BASELINE_CLIP_AFTER)
 
@@ -51,88 +48,43 @@ def leave(circuit: Circuit, now: float, permit: Permit, completed: bool) -> None
 
 def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     """Record a good answer."""
-    took_s = now - permit.started_at
-    route = permit.route
-    limit = circuit.limit
-    # This runs for every answer. `Histogram.add` is inlined, and for the usual case `Baseline.add`:
-    # four calls would cost a twentieth of the whole.
-    baseline, application = route.baseline, circuit.baseline
-    mean_s = baseline.mean_s
-    samples = baseline.samples
-    known = samples >= constants.ROUTE_SAMPLES_MIN
-    expected_s = mean_s if known else application.mean_s
-    latency = route.latency
-    bucket = _place_in(LATENCY_BOUNDS_S, took_s)  # one search for both histograms
-    latency.counts[bucket] += 1
-    latency.total += took_s
+    route, state = permit.route, circuit.state
+    probes = permit.probe is not None or route.opening is not None
+    counts = not probes and permit.generation == circuit.generation
+    permit.ended_at = now
     if permit.first_byte_at >= 0:
-        in_pieces = circuit.counts.in_pieces
-        in_pieces.counts[bucket] += 1
-        in_pieces.total += took_s
-    limit.completions += 1
-    limit.work_s += expected_s
-    if not permit.is_get:
-        limit.others_work_s += expected_s
-    if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
-        if not permit.is_judged:
-            permit.row.in_time += 1
-    else:
-        _late(circuit, now, permit, took_s)
-    circuit.pulse.passed_at = route.passed_at = now
-    state = circuit.state
-    if permit.uncongested:
-        application_mean_s = application.mean_s
-        if (
-            state is not LIMITING
-            and samples >= _SETTLED_SAMPLES
-            and application.samples >= _SETTLED_SAMPLES
-            and application.cold is None
-            and took_s <= constants.BASELINE_CLIP * mean_s
-            and took_s <= constants.BASELINE_CLIP * application_mean_s
-        ):
-            baseline.samples = samples + 1
-            baseline.mean_s = mean_s + constants.BASELINE_WEIGHT * (took_s - mean_s)
-            application.samples += 1
-            application.mean_s = application_mean_s + constants.BASELINE_WEIGHT * (
-                took_s - application_mean_s
-            )
-        else:
-            _learn(circuit, now, route, took_s)
+        circuit.counts.in_pieces.add(now - permit.started_at)
+    learn(circuit, [permit], counts)
     table = circuit.table
     if permit.rank > table.ceiling:
         table.passed_above_ceiling(now, permit.rank)
         circuit.set_cap()
-    if permit.probe is not None or route.opening is not None:
+    if probes:
         _probe_passed(circuit, now, permit)
-    elif permit.generation == circuit.generation:
-        if not permit.is_slow or not known:
-            route.outcomes.passed += 1
-        failures = circuit.failures
-        failures.recent.passed += 1
-        if failures.in_a_row:
-            failures.end_row()
-        failures.clients.passed(permit.client, now)
-        if state is CLOSED:
-            return
-        if state is HALF_OPEN:
-            circuit.climb(now)
-        elif state is OPEN and not permit.is_get:
-            circuit.fire(now, Signal.PROBE_PASSED)
+    elif not counts:
+        pass
+    elif state is HALF_OPEN:
+        circuit.climb(now)
+    elif state is OPEN and not permit.is_get:
+        circuit.fire(now, Signal.PROBE_PASSED)
 
 
-def succeeded_usually(circuit: Circuit, permits: list[Permit]) -> None:
-    """Record good answers, each at its `ended_at`: the same as `succeeded`, in that order.
+def learn(circuit: Circuit, permits: list[Permit], counts: bool) -> None:
+    """Learn from good answers, each at its `ended_at`, in that order.
 
-    They are usual ones: all were admitted at once by a closed circuit that has been closed since,
-    on routes that are not open, came in one piece before they were old, and below the ceiling. What
-    is the same for all of them is looked up once.
+    This runs for every answer. So `Histogram.add` is inlined, and for the usual case
+    `Baseline.add`; what is the same for all of them is looked up once.
+
+    Args:
+        counts: Whether they count as outcomes: no probes, and started since the circuit opened.
     """
     limit, pulse, application, failures = (
         circuit.limit, circuit.pulse, circuit.baseline, circuit.failures,
     )  # fmt: skip
     weight, clip, clients = constants.BASELINE_WEIGHT, constants.BASELINE_CLIP, failures.clients
     late_baselines, slack_s = constants.LATE_BASELINES, constants.LATE_SLACK_S
-    samples_min, warm = constants.ROUTE_SAMPLES_MIN, application.cold is None
+    samples_min = constants.ROUTE_SAMPLES_MIN
+    settled = application.cold is None and circuit.state is not LIMITING
     client, now = permits[0].client, 0.0
     for permit in permits:
         if permit.client != client:
@@ -152,13 +104,14 @@ def succeeded_usually(circuit: Circuit, permits: list[Permit]) -> None:
         if not permit.is_get:
             limit.others_work_s += expected_s
         if known and took_s <= late_baselines * expected_s + slack_s:
-            permit.row.in_time += 1
+            if not permit.is_judged:
+                permit.row.in_time += 1
         else:
             _late(circuit, now, permit, took_s)
         pulse.passed_at = route.passed_at = now
         if permit.uncongested:
             if (
-                warm
+                settled
                 and samples >= _SETTLED_SAMPLES
                 and application.samples >= _SETTLED_SAMPLES
                 and took_s <= clip * mean_s
@@ -170,12 +123,14 @@ def succeeded_usually(circuit: Circuit, permits: list[Permit]) -> None:
                 application.mean_s = application_mean_s + weight * (took_s - application_mean_s)
             else:
                 _learn(circuit, now, route, took_s)
-        route.outcomes.passed += 1
-    clients.passed(client, now)
+        if counts and not (permit.is_slow and known):
+            route.outcomes.passed += 1
     limit.completions += len(permits)
-    failures.recent.passed += len(permits)
-    if failures.in_a_row:
-        failures.end_row()
+    if counts:
+        clients.passed(client, now)
+        failures.recent.passed += len(permits)
+        if failures.in_a_row:
+            failures.end_row()
 
 
 def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
