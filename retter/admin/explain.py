@@ -188,7 +188,7 @@ def _decide(
         kind = Kind.OTHER
     would = services.breaker.would(now, kind, identity.route, identity.key, age_s, client, asker)
     if isinstance(would, Permit):
-        if would.phase is Phase.HELD:
+        if services.breaker.circuit.paused_until is not None:
             return "hold", Reason.PAUSED
         word = "wait" if would.phase is Phase.QUEUED else "forward"
         return ("probe" if would.reason is Reason.PROBE else word), would.reason

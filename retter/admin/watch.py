@@ -190,7 +190,7 @@ class Watch:
         elif self._fault_at == -inf:
             self._fault_at = now
         return OwnFacts(
-            services.breaker.circuit.room.held,
+            services.breaker.circuit.held,
             len(services.clients.connections),
             pool.fault,
             # JSON has no infinity.

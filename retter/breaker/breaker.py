@@ -38,7 +38,6 @@ _QUEUED: Final = Phase.QUEUED
 _ADMITTED: Final = Phase.ADMITTED
 _IN_FLIGHT: Final = Phase.IN_FLIGHT
 _DETACHED: Final = Phase.DETACHED
-_HELD: Final = Phase.HELD
 _DONE: Final = Phase.DONE
 _OK: Final = Outcome.OK
 _NEUTRAL: Final = Outcome.NEUTRAL
@@ -105,7 +104,7 @@ class CircuitBreaker:
         `stored_age_s` is the age of the stored response that may be used to shed the request, None
         if there is none. `client` is a number that identifies the client, 0 if the client is not
         known. `asker` describes the client further; it is needed if `wants_asker` returns True. A
-        returned permit is ADMITTED, QUEUED or HELD. The caller starts an ADMITTED one at once.
+        returned permit is ADMITTED or QUEUED. The caller starts an ADMITTED one at once.
         """
         circuit = self.circuit
         if circuit.limit.load < circuit.calm:
@@ -286,10 +285,10 @@ class CircuitBreaker:
             reason = _IS_ADMITTED
         permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
         permit.lane, permit.asker, permit.ticket, permit.since = place
-        if action is Action.HOLD:
-            permit.phase = _HELD
-        elif action is Action.WAIT:
-            permit.phase = _ADMITTED if circuit.mode is OBSERVE else _QUEUED
+        if action is Action.WAIT and (
+            circuit.mode is not OBSERVE or circuit.paused_until is not None
+        ):
+            permit.phase = _QUEUED
         elif action is Action.PROBE:
             permit.probe = self._probed(its_route)
         return permit
@@ -314,8 +313,6 @@ class CircuitBreaker:
         permit.lane, permit.asker, permit.ticket, permit.since = place
         if action is Action.FORWARD:
             pass
-        elif action is Action.HOLD:
-            circuit.room.hold(permit, now)
         elif action is Action.PROBE:
             circuit.send_probe(now, permit, self._probed(route))
         elif action is Action.TRIAL:
@@ -340,6 +337,9 @@ class CircuitBreaker:
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         circuit = self.circuit
+        if circuit.paused_until is not None:
+            circuit.room.add(permit, now)
+            return
         if circuit.state is not CLOSED and not permit.has_stored:
             circuit.limit.shed_at = now
         if circuit.mode is OBSERVE:
@@ -372,7 +372,7 @@ class CircuitBreaker:
     def cancel(self, permit: Permit) -> None:
         """Record that the client left before its request went upstream."""
         circuit = self.circuit
-        if permit.phase is _QUEUED or permit.phase is _HELD:
+        if permit.phase is _QUEUED:
             circuit.room.cancel(permit)
             return
         assert permit.phase is _ADMITTED, f"{permit} cannot be cancelled"
@@ -507,7 +507,7 @@ class CircuitBreaker:
         return self.unsettled.room.waiting
 
     def all_waiting(self) -> list[Permit]:
-        """Return the permits of all requests that are queued, or held by a pause."""
+        """Return the permits of all requests that are queued."""
         return self.circuit.room.all_waiting()
 
     def patience_of(self, route: bytes) -> float:

@@ -170,8 +170,8 @@ class Circuit:
 
     @property
     def waiting(self) -> int:
-        """Number of requests that wait for a place, in all workers."""
-        return self.room.waiting + self.waiting_elsewhere
+        """Number of requests that wait for a place, in all workers; none does during a pause."""
+        return 0 if self.paused_until is not None else self.room.waiting + self.waiting_elsewhere
 
     # --- states ---
 
@@ -278,20 +278,26 @@ class Circuit:
         GETs with a stored response get it. Other requests are held, HELD_MAX of them at most, and
         each for HELD_S_MAX seconds at most. Requests that are already in flight are not touched.
         """
+        if self.paused_until is None:
+            self.room.wait_anew(now)
         self.paused_until = until
-        self.room.hold_without_stored(now)
         self.set_cap()
 
     def resume(self, now: float) -> int:
         """End a pause; return how many requests were held.
 
-        They go on in their order: the caller calls `take_ready`.
+        GETs wait for a place now, other methods need none: the caller calls `take_ready`.
         """
-        self.paused_until = None
-        held = self.room.held
-        self.room.release_held(now)
+        held, self.paused_until = self.held, None
+        self.room.wait_anew(now)
+        self.room.release_others(now, 0.0)
         self.set_cap()
         return held
+
+    @property
+    def held(self) -> int:
+        """Number of requests that wait for the end of a pause."""
+        return 0 if self.paused_until is None else self.room.waiting_without_stored
 
     def climb(self, now: float) -> None:
         """Raise the limit by one after a success while half-open.

@@ -20,8 +20,7 @@ class Action(Enum):
     """The action for a request."""
 
     FORWARD = auto()  # at once
-    WAIT = auto()  # for a place
-    HOLD = auto()  # until the end of a pause
+    WAIT = auto()  # for a place; during a pause, for its end
     PROBE = auto()  # forward, to find out whether the application or the open route works again
     TRIAL = auto()  # forward, to find out whether the ceiling is still right
     REJECT = auto()  # answer the stored response, or 503
@@ -39,7 +38,6 @@ class Decision(NamedTuple):
 
 FORWARD: Final = Decision(Action.FORWARD, Reason.ADMITTED)
 _WAIT: Final = Decision(Action.WAIT, Reason.ADMITTED)
-_HOLD: Final = Decision(Action.HOLD, Reason.ADMITTED)
 _PROBE: Final = Decision(Action.PROBE, Reason.PROBE)
 _TRIAL: Final = Decision(Action.TRIAL, Reason.ADMITTED)
 
@@ -74,21 +72,18 @@ def decide(
     """Decide about one request. `stored_age_s` is None if it cannot be answered from the store."""
     has_stored = stored_age_s is not None
     if circuit.paused_until is not None:
-        if has_stored or circuit.room.held >= constants.HELD_MAX:
-            return PAUSED
-        return _HOLD
+        return PAUSED if has_stored or circuit.held >= constants.HELD_MAX else _WAIT
     if not is_get:
         return _decide_other(circuit)
     if circuit.mode is HELD_CLOSED:
         return FORWARD
+    held_open = circuit.mode is HELD_OPEN
+    if held_open and has_stored:
+        return _SHED_HELD_OPEN
     if circuit.state is OPEN:
-        if (
-            circuit.mode is not HELD_OPEN
-            and circuit.opening.due(now)
-            and _may_probe(circuit, now, client)
-        ):
+        if not held_open and circuit.opening.due(now) and _may_probe(circuit, now, client):
             return _PROBE
-        return shed(circuit, True) if has_stored else _by_place(circuit, now, key, None, lane)
+        return _SHED_OPEN if has_stored else _by_place(circuit, now, key, None, lane)
     if route.opening is not None:
         return _PROBE if route.opening.due(now) else _ROUTE_OPEN
     room, closed = circuit.room, circuit.state is CLOSED

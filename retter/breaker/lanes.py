@@ -28,18 +28,15 @@ from retter.breaker.clients import Clients
 from retter.breaker.fairness import Asker, Fairness, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, LANES, STRANGER, UNSORTED, Permit, Phase
 
-# Entries of permits that left early may remain in the queue of held permits: this many, and one for
-# each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
-HELD_LEFT_MAX: Final = 64
 _HEAVY_FIRST: Final = (HEAVY, KNOWN, STRANGER)
 _ALL: Final = 1 << 40  # requests, more than ever wait
 
 
-def _older(queue: deque[Permit], since: float, phase: Phase = Phase.QUEUED) -> Iterator[Permit]:
+def _older(queue: deque[Permit], since: float) -> Iterator[Permit]:
     """Take out the permits that came until `since`; skip those that left in another way."""
-    while queue and (queue[0].phase is not phase or queue[0].queued_at <= since):
+    while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
         permit = queue.popleft()
-        if permit.phase is phase:
+        if permit.phase is Phase.QUEUED:
             yield permit
 
 
@@ -50,8 +47,8 @@ def _queued_at(permit: Permit) -> float:
 class Lanes:
     """The waiting room: two queues for each lane, without and with a stored response.
 
-    Another queue is for other methods, and one for requests that a pause holds. All are first in,
-    first out. A permit that left early is skipped when its turn comes.
+    Another queue is for other methods. All are first in, first out. A permit that left early is
+    skipped when its turn comes.
 
     Args:
         fairness: Says whose turn it is. None: all GETs wait in the first lane.
@@ -64,9 +61,7 @@ class Lanes:
         self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(LANES))]
         self.counts = [0] * (2 * len(LANES))  # how many wait there
         self.all_counts = self.counts  # with those who wait in other workers, if there are any
-        self._held: deque[Permit] = deque()  # until the end of a pause
         self._released: deque[Permit] = deque()  # go upstream, even without a place
-        self.held = 0  # not counted in `waiting`
         self.waiting: int = 0
         self.others = 0  # other methods; part of `waiting`
         # Permits with a ticket, oldest first. They are in their queue too, for its time limit.
@@ -93,14 +88,20 @@ class Lanes:
 
     def add(self, permit: Permit, now: float) -> None:
         """Queue a permit."""
-        queue = self._others
         if permit.is_get:
             self._take_ticket(permit)
-            queue = self._lines[self._line_of(permit)]
         permit.phase = Phase.QUEUED
         permit.queued_at = now
         self._count(permit, 1)
-        queue.append(permit)
+        self._queue_of(permit).append(permit)
+
+    def _queue_of(self, permit: Permit) -> deque[Permit]:
+        return self._lines[self._line_of(permit)] if permit.is_get else self._others
+
+    def wait_anew(self, now: float) -> None:
+        """Let the time of all waits begin now: a pause begins or ends."""
+        for permit in self.all_waiting():
+            permit.queued_at = now
 
     def _line_of(self, permit: Permit) -> int:
         return 2 * self.lane_of(permit.lane) + permit.has_stored
@@ -310,22 +311,22 @@ class Lanes:
         return None
 
     def all_waiting(self) -> list[Permit]:
-        """Return all permits that are queued or held."""
-        queues = (self._others, *self._lines, self._held, self._released)
-        return [
-            permit
-            for queue in queues
-            for permit in queue
-            if permit.phase in (Phase.QUEUED, Phase.HELD)
-        ]
+        """Return all permits that are queued."""
+        queues = (self._others, *self._lines, self._released)
+        return [permit for queue in queues for permit in queue if permit.phase is Phase.QUEUED]
 
     def cancel(self, permit: Permit) -> None:
-        """Record that the client left; the permit becomes DONE."""
-        if permit.phase is Phase.HELD:
-            self._leave_hold(permit, Phase.DONE)
-            self._forget_left()
-        else:
-            self._remove(permit, Phase.DONE)
+        """Record that the client left; the permit becomes DONE.
+
+        The queue is cleaned if many left it: its first one may wait for the whole, long pause. So
+        each permit that leaves costs two steps at most.
+        """
+        self._remove(permit, Phase.DONE)
+        queue = self._queue_of(permit)
+        if len(queue) > 2 * self.waiting + constants.LEFT_MAX:
+            left = [one for one in queue if one.phase is Phase.QUEUED]
+            queue.clear()
+            queue.extend(left)
 
     def expired(
         self,
@@ -333,13 +334,15 @@ class Lanes:
         without_stored_s: float,
         with_stored_s: Callable[[int], float],
         with_stored_max: Callable[[int], float],
+        others_s: float,
     ) -> list[Permit]:
-        """Take out the GETs whose wait has expired, and those that are too many: DONE.
+        """Take out the requests whose wait has expired, and the GETs that are too many: DONE.
 
-        All GETs of one queue may wait for the same time. So the wait of the first one expires
+        All requests of one queue may wait for the same time. So the wait of the first one expires
         first. If there are too many, the last ones are taken out.
         """
         over: list[Permit] = []
+        self._take_older(self._others, now - others_s, over)
         for lane in range(len(self._lines) // 2):
             without_stored, with_stored = self._lines[2 * lane : 2 * lane + 2]
             self._take_older(without_stored, now - without_stored_s, over)
@@ -395,49 +398,5 @@ class Lanes:
         if permit.is_get and permit.ticket >= 0 and self.fairness is not None:
             if phase is Phase.ADMITTED:
                 self.fairness.tickets.spend(permit.ticket)
-            else:  # a held permit leaves too, and is queued again after the pause
-                self.fairness.tickets.leave(permit.ticket)
-
-    # --- a pause ---
-
-    def hold(self, permit: Permit, now: float) -> None:
-        """Hold a permit until `release_held`."""
-        permit.phase = Phase.HELD
-        permit.queued_at = now
-        self.held += 1
-        self._held.append(permit)
-
-    def hold_without_stored(self, now: float) -> None:
-        """Hold the queued requests that have no stored response."""
-        for queue in (self._others, *self._lines[::2]):
-            for permit in _older(queue, now):
-                self._remove(permit, Phase.HELD)
-                self.hold(permit, now)
-
-    def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
-        """Take out the permits that have been held for `longest_s`; they become DONE."""
-        over = list(_older(self._held, now - longest_s, Phase.HELD))
-        for permit in over:
-            self._leave_hold(permit, Phase.DONE)
-        return over
-
-    def release_held(self, now: float) -> None:
-        """End the hold after a pause: GETs wait for a place now, other methods need none."""
-        held, self._held = self._held, deque()
-        for permit in held:
-            if permit.phase is not Phase.HELD:
-                continue
-            self._leave_hold(permit, Phase.QUEUED)
-            if permit.is_get:
-                self.add(permit, now)
             else:
-                self.release(permit)
-
-    def _leave_hold(self, permit: Permit, phase: Phase) -> None:
-        permit.phase = phase
-        self.held -= 1
-
-    def _forget_left(self) -> None:
-        """Remove permits that left: the first one may stay for the whole, long pause."""
-        if len(self._held) > 2 * self.held + HELD_LEFT_MAX:
-            self._held = deque([one for one in self._held if one.phase is Phase.HELD])
+                self.fairness.tickets.leave(permit.ticket)

@@ -23,8 +23,7 @@ class Kind(Enum):
 class Phase(Enum):
     """The phase of a request with a permit."""
 
-    QUEUED = "queued"  # waits for a place
-    HELD = "held"  # waits for the end of a pause
+    QUEUED = "queued"  # waits for a place, or for the end of a pause
     ADMITTED = "admitted"  # has a place, `started` comes at once
     IN_FLIGHT = "in-flight"  # at the application
     DETACHED = "detached"  # at the application, and no longer counted: a stream or a tunnel
@@ -147,7 +146,7 @@ class Permit:
         self.who: object | None = None  # the asker, kept to find the lane later
         # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
         # and ticket.
-        # queued_at: when the wait began. Set with phase QUEUED and HELD.
+        # queued_at: when the wait began. Set with phase QUEUED.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
         # `start_at_once`. ended_at: set by `finished_whole`.
         self.first_byte_at = -1.0  # below 0: not yet

@@ -3,6 +3,8 @@
 The tick calls it twenty times a second. Only this module examines many requests at a time.
 """
 
+from math import inf
+
 from retter.base.reason import Reason
 from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
@@ -18,11 +20,8 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
     circuit.failures.advance(now)
     circuit.routes.advance(now)
     answer = _patience_over(circuit, now)
-    if circuit.paused_until is not None:
-        if now >= circuit.paused_until:
-            circuit.resume(now)
-        elif circuit.room.held:
-            answer += _held_too_long(circuit, now)
+    if circuit.paused_until is not None and now >= circuit.paused_until:
+        circuit.resume(now)
     if circuit.elsewhere is None and circuit.limit.window_due(now, circuit.baseline.mean_s):
         _close_window(circuit, now)
     circuit.routes.make_room()
@@ -60,18 +59,20 @@ def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
 
 def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
     settings, room = circuit.settings, circuit.room
-    room.release_others(now, settings.write_wait_s)
     paused = circuit.paused_until is not None
-    if circuit.state is CLOSED and not paused:
-        room.release_gets(now, circuit.pace_s)
-        return []
+    if not paused:
+        room.release_others(now, settings.write_wait_s)
+        if circuit.state is CLOSED:
+            room.release_gets(now, circuit.pace_s)
+            return []
     expired = room.expired(
         now,
-        settings.queue_wait_s,
+        constants.HELD_S_MAX if paused else settings.queue_wait_s,
         lambda lane: min(
             settings.queue_wait_s, constants.STORED_WAIT_PATIENCE * circuit.stored_wait_s(lane)
         ),
         lambda lane: 1.0 + line_max(circuit, lane, True),
+        constants.HELD_S_MAX if paused else inf,
     )
     if expired:
         if not paused:  # during a pause it says nothing about the application
@@ -79,6 +80,9 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
         for permit in expired:
             if permit.has_stored:  # its wait is always a short one
                 permit.reason = shed(circuit, True).reason
+            elif paused:
+                permit.reason = Reason.PAUSED
+                circuit.rejections.rejects[PAUSED.rejection].count += 1
             else:
                 permit.reason = Reason.QUEUE_TIMEOUT
                 circuit.counts.queue_timeouts += 1
@@ -98,14 +102,6 @@ def _probe_from_the_line(circuit: Circuit, now: float) -> None:
         circuit.send_probe(now, permit, opening)
         permit.reason = Reason.PROBE
         circuit.room.release(permit)
-
-
-def _held_too_long(circuit: Circuit, now: float) -> list[Permit]:
-    expired = circuit.room.held_for_too_long(now, constants.HELD_S_MAX)
-    for permit in expired:
-        permit.reason = Reason.PAUSED
-        circuit.rejections.rejects[PAUSED.rejection].count += 1
-    return expired
 
 
 # --- patience ---

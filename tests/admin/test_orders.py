@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from retter.admin.legacy_health import uptime_text
 from retter.admin.message import AdminError
 from retter.admin.url import head_bytes, split_url
-from retter.breaker.constants import HELD_MAX, HELD_S_MAX
-from retter.breaker.lanes import HELD_LEFT_MAX
+from retter.breaker.constants import HELD_MAX, HELD_S_MAX, LEFT_MAX
 from retter.disk.opening import open_shelf
 from retter.disk.shelf import COUNT_S
 from retter.store.accounting import FREED_AT_ONCE_MAX
@@ -431,11 +430,11 @@ def test_those_who_leave_a_pause_leave_nothing_behind() -> None:
     with admin_of() as admin:
         admin.post("/api/pause", "seconds=300")
         clients = [admin.proxy.client(get(f"/first/{number}")) for number in range(3)]
-        for number in range(10 * HELD_LEFT_MAX):
+        for number in range(10 * LEFT_MAX):
             admin.proxy.client(get(f"/{number}")).resets()
-        room = admin.proxy.services.breaker.circuit.room
-        assert room.held == 3
-        assert len(room._held) <= 2 * room.held + HELD_LEFT_MAX
+        circuit = admin.proxy.services.breaker.circuit
+        assert circuit.held == 3
+        assert sum(map(len, circuit.room._lines)) <= 2 * circuit.held + LEFT_MAX
         assert admin.post("/api/resume").json["released"] == 3
         for peer in admin.proxy.upstreams:
             peer.sends(reply(b"fresh"))

@@ -19,8 +19,7 @@ STARTED = (
 
 # All that is kept of clients.
 CLIENTS = (
-    "_first", "_first_at", "_second", "_second_at", "_third", "_third_at", "_failed",
-    "_failed_in_row", "_strangers", "_doubted",
+    "_passed", "_failed", "_failed_in_row", "_strangers", "_doubted",
 )  # fmt: skip
 
 

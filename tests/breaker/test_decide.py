@@ -92,8 +92,8 @@ def test_during_a_pause_what_is_stored_is_answered_and_the_rest_is_held() -> Non
     driver = Driver()
     driver.pause(60.0)
     assert asked(driver) == (Action.REJECT, Reason.PAUSED)
-    assert asked(driver, stored_age_s=None) == (Action.HOLD, Reason.ADMITTED)
-    assert asked(driver, is_get=False, stored_age_s=None) == (Action.HOLD, Reason.ADMITTED)
+    assert asked(driver, stored_age_s=None) == (Action.WAIT, Reason.ADMITTED)
+    assert asked(driver, is_get=False, stored_age_s=None) == (Action.WAIT, Reason.ADMITTED)
     for number in range(constants.HELD_MAX):
         driver.admit(key=b"/%d" % number, stored=None)
     assert asked(driver, stored_age_s=None) == (Action.REJECT, Reason.PAUSED)

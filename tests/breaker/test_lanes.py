@@ -219,32 +219,12 @@ def test_who_gives_up_may_come_again_with_its_ticket() -> None:
     permit = line.come(KNOWN, b"leaves", stored=False, ticket=0)
     line.come(KNOWN, b"waits", stored=False, ticket=1)
     room.cancel(permit)
-    over = room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0)
+    over = room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0, 2.0)
     assert [one.key for one in over] == [b"waits"]
     for ticket in (0, 1):
         assert not line.fairness.tickets.stands(ticket)
         line.come(KNOWN, b"again", stored=False, ticket=ticket)
     assert room.counts[2 * KNOWN] == 2
-
-
-@pytest.mark.parametrize("queued_before", [True, False])
-def test_a_ticket_stands_once_after_a_pause(queued_before: bool) -> None:
-    """Requests that are held do not stand in the line, so several may bring the same ticket."""
-    line = Line.new()
-    room = line.room
-    line.issue(1)
-    first = line.come(KNOWN, b"first", stored=False, ticket=0) if queued_before else None
-    room.hold_without_stored(line.now)
-    for name in (b"second", b"third") if first is not None else (b"first", b"second", b"third"):
-        permit = Permit(Phase.ADMITTED, Reason.ADMITTED, True, ROUTE, name, False, 0)
-        permit.lane, permit.asker, permit.ticket, permit.since = KNOWN, 0, 0, 0.0
-        room.hold(permit, line.now)
-    assert not line.fairness.tickets.stands(0)
-    room.release_held(line.now)
-    assert room.counts[2 * KNOWN] == 1
-    assert room.counts[2 * STRANGER] == 2
-    assert line.fairness.tickets.stands(0)
-    assert [line.next() for _ in range(4)] == [b"first", b"second", b"third", None]
 
 
 def test_what_left_the_line_is_let_go() -> None:
@@ -253,7 +233,7 @@ def test_what_left_the_line_is_let_go() -> None:
     line.issue(1000)
     for number in range(1000):
         line.come(KNOWN, b"%d" % number, stored=False, ticket=number)
-        line.room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0)
+        line.room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0, 2.0)
     assert len(line.room._by_age) <= constants.LEFT_MAX
     assert line.room.waiting == 0
 

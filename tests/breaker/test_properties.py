@@ -83,8 +83,8 @@ class AnyHistory(RuleBasedStateMachine):
             permit = self.driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
             assert isinstance(permit, Permit)
             paused = self.driver.breaker.circuit.paused_until is not None
-            waits = not paused and permit.phase is Phase.QUEUED  # the driver knows when
-            assert waits or permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
+            # The driver knows when it waits.
+            assert permit.phase is Phase.QUEUED or (not paused and permit.phase is Phase.IN_FLIGHT)
             assert not permit.is_get
 
     @precondition(lambda self: self.driver.in_flight)

@@ -80,7 +80,7 @@ class Driver:
                 assert decision.serve_stored == (stored is not None)
                 assert stored is not None or len(self.held) == constants.HELD_MAX
             else:
-                assert decision.phase is Phase.HELD
+                assert decision.phase is Phase.QUEUED
                 self.held.append(decision)
             return decision
         if isinstance(decision, Rejection):
@@ -233,7 +233,7 @@ class Driver:
     def pause(self, seconds: float) -> None:
         """The operator lets nothing through."""
         self.breaker.circuit.pause(self.now, self.now + seconds)
-        moved = [permit for permit in self.queued if permit.phase is Phase.HELD]
+        moved = [permit for permit in self.queued if not permit.has_stored]
         self.held += moved
         self.queued = [permit for permit in self.queued if permit not in moved]
 
@@ -255,9 +255,10 @@ class Driver:
         figures = self.breaker.snapshot(self.now)
         assert figures.in_flight == len(self.in_flight)
         assert all(permit.phase is Phase.IN_FLIGHT for permit in self.in_flight)
-        assert figures.waiting == len(self.queued) == self.breaker.waiting
+        assert figures.waiting == len(self.queued)
         assert figures.held == len(self.held)
-        assert all(permit.phase is Phase.HELD for permit in self.held)
+        assert self.breaker.waiting == len(self.queued) + len(self.held)
+        assert all(permit.phase is Phase.QUEUED for permit in self.held)
         assert figures.waiting_without_stored == sum(not p.has_stored for p in self.queued)
         old = sum(permit.is_slow and not permit.is_get for permit in self.in_flight)
         assert figures.old_others == old
