@@ -14,7 +14,8 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
-VERSION: Final = 1
+# 2: owners and marks are hashed in another way (store/owner.py).
+VERSION: Final = 2
 _NAME: Final = b"RETTER\x00\x00"
 _preamble = Struct("<8sH")
 PREAMBLE: Final = _preamble.pack(_NAME, VERSION)

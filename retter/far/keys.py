@@ -11,7 +11,7 @@ import os
 from hashlib import blake2b, shake_256
 from typing import Final
 
-from retter.store.packing import HASH_BYTES
+from retter.store.packing import FORMAT_VERSION, HASH_BYTES
 from retter.store.policy import key_parts
 
 TAG_BYTES: Final = 16
@@ -50,7 +50,9 @@ class Keys:
         self._tags = self._key(b"tags")
         self._names = self._entries = self._key(b"names")
         site = blake2b(b"site", key=self._root, digest_size=8).hexdigest()
-        self.prefix = f"retter:1:{{{site}}}:".encode()
+        # With the version of the hashes (packing.py): boxes of two versions could not drop each
+        # other's pages at a logout, so they share nothing.
+        self.prefix = f"retter:{FORMAT_VERSION}:{{{site}}}:".encode()
 
     def _key(self, use: bytes) -> bytes:
         return blake2b(use, key=self._root, digest_size=_KEY_BYTES).digest()

@@ -32,9 +32,10 @@ from retter.store.record import (
     as_stored,
 )
 
-# The format of the whole database. A database with a higher version is set aside, since its meaning
-# is not known.
-FORMAT_VERSION: Final = 1
+# The format of the whole database, and how its owners and marks are hashed (owner.py). A database
+# with another version is set aside: nobody's pages could be found in it, and no logout could drop
+# them. 2: the secret is the beginning of what is hashed.
+FORMAT_VERSION: Final = 2
 
 HASH_BYTES: Final = 16  # 128 bits, keyed: nobody can make two URLs with one hash
 KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB allows 511 at most

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from retter.far.changes import NO_PLACE, Message, id_of, message_of, place_of
 from retter.far.keys import SEAL_BYTES, STEP_BYTES, Keys
 from retter.far.records import deflater, opened, opened_body, packed, packed_body, with_bodies
+from retter.store.packing import FORMAT_VERSION
 from retter.store.write_behind import Purge, Removals
 from tests.store.test_packing import record
 from tests.support.far import SECRET
@@ -23,6 +24,13 @@ def test_the_same_secret_makes_the_same_keys_and_another_one_other_keys() -> Non
     assert KEYS.entry(PUBLIC) == again.entry(PUBLIC)
     assert len({KEYS.owner, KEYS.public, KEYS.tickets, other.owner, other.public}) == 5
     assert KEYS.prefix != other.prefix
+
+
+def test_boxes_that_hash_owners_otherwise_share_nothing() -> None:
+    """A logout at one of them could not drop the pages of the other."""
+    assert KEYS.prefix.startswith(b"retter:%d:{" % FORMAT_VERSION)
+    names = (KEYS.entry(OWNED), KEYS.dropped(OWNED), KEYS.superseded(OWNED), KEYS.body(b"b" * 16))
+    assert all(name.startswith(KEYS.prefix) for name in names)
 
 
 def test_a_short_secret_is_refused() -> None:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from retter.base.frames import VERSION
+from retter.base.hashing import blake2b
 from retter.base.limits import COOKIES_MAX, SET_COOKIE_ATTRIBUTES_MAX
 from retter.base.wildcard import name_matcher
 from retter.http.known_names import (
@@ -26,6 +28,7 @@ from retter.store.owner import (
     _owner_of_plain_line,
     owner_of,
 )
+from retter.store.packing import FORMAT_VERSION
 from retter.store.sessions import (
     CLIENTS_MAX,
     ISSUED_MAX,
@@ -409,6 +412,27 @@ def test_a_session_in_the_url_counts_and_nothing_public_stands_in() -> None:
 def test_another_secret_gives_another_owner() -> None:
     other = OwnerRules(secret=b"f" * 16)
     assert cookies(b"a=1").digest != cookies(b"a=1", other).digest
+
+
+def test_a_hash_begins_with_the_secret() -> None:
+    """With `key`, each would take one block more."""
+    rules = OwnerRules(secret=b"0123456789abcdef", lasting=True)
+    session = b"5f2b1c9a7e4d3f6b8a"
+    owner = cookies(b"PHPSESSID=" + session, rules)
+    counted = b"C" + bytes([0, 0, 0, 10, 0, 0, 0, 18]) + b"PHPSESSID=" + session
+    hashed = blake2b(rules.secret + counted, digest_size=16, person=b"owner")
+    marked = blake2b(rules.secret + session, digest_size=8, person=b"mark")
+    assert owner.digest == hashed.digest()
+    assert owner.marks == (int.from_bytes(marked.digest(), "big", signed=True),)
+
+
+def test_what_is_hashed_belongs_to_the_version_of_stores() -> None:
+    """Who changes it gives FORMAT_VERSION another number, and base/frames.VERSION."""
+    rules = OwnerRules(secret=b"0123456789abcdef", lasting=True)
+    owner = cookies(b"PHPSESSID=5f2b1c9a7e4d3f6b8a", rules)
+    assert (FORMAT_VERSION, VERSION) == (2, 2)
+    assert owner.digest.hex() == "df971c44a14ed2bd105f2f3680a34234"
+    assert owner.marks == (-5439776650017470311,)
 
 
 @pytest.mark.parametrize("secret", [b"", b"short", b"x" * 65])
