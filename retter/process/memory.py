@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+from typing import Final
 
 # Objects made and not yet freed before a collection: some milliseconds of traffic, and less than
 # a millisecond to look through.
@@ -20,6 +21,27 @@ def collect_less_often() -> None:
     # A request makes nothing that only a collection could free, so young objects are looked at
     # less often. Otherwise collections take 2.5 % of the time, if no head was seen before.
     gc.set_threshold(GC_YOUNG_MAX, 20, 20)
+
+
+# Looks at young objects between two looks at older ones, and between two at all objects: after a
+# thousand and four million responses. A tuple with a tuple in it is looked at twice, until it is
+# left alone.
+OLDER_LOOKS: Final = 16
+ALL_LOOKS: Final = 65_536
+
+
+class YoungObjects:
+    """Lets the garbage collector look at young objects, and seldom at others."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def look_through(self) -> None:
+        """Look at the objects that were made since the last look."""
+        self._looks += 1
+        gc.collect(0)
+        if self._looks % OLDER_LOOKS == 0:
+            gc.collect(1 if self._looks % ALL_LOOKS else 2)
 
 
 def keep_freed_memory() -> None:

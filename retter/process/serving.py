@@ -27,6 +27,7 @@ def settle(proxy: RunningProxy, loop: asyncio.AbstractEventLoop) -> LoopFaults:
     faults = LoopFaults(proxy._services, proxy._proxy.ticker)
     loop.set_exception_handler(faults)
     memory.collect_less_often()
+    proxy._services.store.look_through = memory.YoungObjects().look_through
     memory.give_back_freed_memory()
     memory.keep_freed_memory()
     return faults

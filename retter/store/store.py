@@ -85,6 +85,13 @@ STEP_S_MIN: Final = 1.0
 # The budget never becomes smaller than this, however often memory runs out: some dozens of pages.
 KEPT_BYTES_MIN: Final = MIB
 
+# Responses that are stored between two looks of the garbage collector at what was made since. Each
+# is two tuples, which the collector looks at once. It would do so when there are 10,000 objects
+# more than before; but a response that replaces another adds none, so there may be 100,000 to look
+# at then, and none of them is in a cache any more: 17 ms with 58,000 entries, during which nobody
+# is answered, and 1.1 us for each request. After so few it takes 0.05 ms and 0.3 us.
+YOUNG_MAX: Final = 64
+
 
 def _step_s(age_max_s: float) -> float:
     return min(STEP_S, max(STEP_S_MIN, age_max_s / STEPS_MIN))
@@ -115,6 +122,9 @@ class ResponseStore:
         # The last entry that was read from the disk and not copied to memory: its key, the entry,
         # and how many removals there had been by then (write_behind.py).
         self.borrowed: tuple[bytes, Found, int] | None = None
+        # Lets the garbage collector look at young objects (process/memory.py).
+        self.look_through: Callable[[], None] | None = None
+        self._young = 0
         # Returns a body without its content coding, None if that would take long.
         self.plain_body: Callable[[bytes, bytes], bytes | None] = _none_of_coded
 
@@ -452,6 +462,9 @@ class ResponseStore:
             )
             if again is not None:
                 self._store_again(identity, slot[0], again, now)
+                self._young += 1
+                if self._young >= YOUNG_MAX:
+                    self._look_through()
                 return True
         return self._store_new(
             identity, request, response, facts, body, age_s, now, superseded, incomplete, client,
@@ -571,10 +584,19 @@ class ResponseStore:
             identity.asked,
         )
         shelves.insert(key, owner, others, record, size, identity.marks)
+        self._young += 1
+        if self._young >= YOUNG_MAX:
+            self._look_through()
         self._counts.stored += 1
         if self.behind is not None:
             shelves.tell(key, now, (record, *others))
         return True
+
+    def _look_through(self) -> None:
+        """Let the garbage collector look at the latest entries while they are in a cache."""
+        self._young = 0
+        if self.look_through is not None:
+            self.look_through()
 
     def _is_of_one_visitor(
         self, request: RequestHead, response: ResponseHead, body: bytes, coding: bytes
