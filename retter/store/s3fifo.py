@@ -105,10 +105,15 @@ class EvictionQueues:
             self.asked[key] = None
         elif key in self.main:
             self.asked[key] = None
-        elif self.ghosts.take(key):
+        else:
+            self.add_new(key, size)
+
+    def add_new(self, key: bytes, size: int) -> None:
+        """Do the same for a key that is in no queue."""
+        if self.ghosts.take(key):
             self.main[key] = None
         else:
-            probation[key] = size
+            self.probation[key] = size
             self.probation_bytes += size
 
     def grow(self, key: bytes, size: int) -> None:

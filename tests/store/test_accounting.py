@@ -145,7 +145,7 @@ def test_a_replacement_changes_what_an_owner_pays() -> None:
     shelves.replace(key, old, new)
     assert shelves.slots[key] == (tuple(new),)
     assert shelves.bytes_used == OWNER_OVERHEAD_BYTES + SIZE + 7 + 100 + 40
-    assert shelves._owner_bytes == {ALICE: shelves.bytes_used}
+    assert shelves.owner_bytes(ALICE) == shelves.bytes_used
 
 
 # -- little by little -----------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class Accounts(RuleBasedStateMachine):
         )
         assert shelves.entries == sum(len(slot) for slot in shelves.slots.values())
         assert shelves.bodies == len(bodies)
+        assert shelves._last_body is None or shelves._last_body in bodies
         queues = shelves.queues
         assert {*queues.probation, *queues.main} == set(shelves.slots)
         assert queues.asked.keys() <= shelves.slots.keys()
@@ -295,7 +296,7 @@ class Accounts(RuleBasedStateMachine):
         for owner in owners:
             own = [record for key, slot in slots if key[1:].startswith(owner) for record in slot]
             referred = sum(SIZE + len(record[BODY]) for record in own)
-            assert shelves._owner_bytes[owner] == OWNER_OVERHEAD_BYTES + referred
+            assert shelves.owner_bytes(owner) == OWNER_OVERHEAD_BYTES + referred
 
 
 TestAccounts = Accounts.TestCase

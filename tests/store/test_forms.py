@@ -234,7 +234,7 @@ class FormsMachine(RuleBasedStateMachine):
             if key[:1] == b"@":
                 held = owners.setdefault(key[1:17], OWNER_OVERHEAD_BYTES)
                 owners[key[1:17]] = held + entry.entry_bytes + bytes_referred(entry)
-        assert owners == shelves._owner_bytes
+        assert owners == {one: shelves.owner_bytes(one) for one in shelves.owner_keys}
         assert all(held <= MODEL_MAX * MODEL_SHARE for held in owners.values())
         used = sum([entry.entry_bytes for _, entry in entries]) + sum(map(len, bodies_held)) + coded
         assert shelves.bytes_used == used + OWNER_OVERHEAD_BYTES * len(owners) <= MODEL_MAX
@@ -318,7 +318,7 @@ def test_what_is_decoded_for_one_visitor_pushes_out_nobody_elses() -> None:
     asked = request(ALICE, target=b"/own/large")
     put(store, asked, ENCODED, b"packed" * 100)
     assert not decoded_of(store, asked, bytes(60_000)), "more than the share of one"
-    owners_bytes = store.shelves._owner_bytes[who(asked).owner]
+    owners_bytes = store.shelves.owner_bytes(who(asked).owner)
     assert owners_bytes <= 50_000
     kept = [body_for(store, request(target=b"/%d" % number)) for number in range(20)]
     assert None not in kept
