@@ -26,10 +26,12 @@ QUESTION_MARK: Final = 0x3F
 SEMICOLON: Final = 0x3B
 SLASH: Final = 0x2F
 QUOTE: Final = 0x22
+APOSTROPHE: Final = 0x27
 COMMA: Final = 0x2C
 PERCENT: Final = 0x25
 PLUS: Final = 0x2B
 DOT: Final = 0x2E
+LESS_THAN: Final = 0x3C
 
 
 class Framing(Enum):

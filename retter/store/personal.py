@@ -22,7 +22,14 @@ from retter.http.cookies import (
     may_be_secret,
 )
 from retter.http.known_names import CSRF_WORDS, is_token_field
-from retter.http.message import PERCENT, RequestHead, ResponseHead
+from retter.http.message import (
+    APOSTROPHE,
+    LESS_THAN,
+    PERCENT,
+    QUOTE,
+    RequestHead,
+    ResponseHead,
+)
 from retter.store.owner import OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
 
@@ -341,15 +348,15 @@ def _unlike_browsers(request: RequestHead) -> bool:
     """
     agents = places = 0
     for name, value in request.fields:
-        if b"<" in value and not name.startswith(_ANY_OCTETS):
+        if LESS_THAN in value and not name.startswith(_ANY_OCTETS):
             return True
         if name == b"user-agent":
             agents += 1
-            if b'"' in value or b"'" in value:
+            if QUOTE in value or APOSTROPHE in value:
                 return True
         elif name in _UNQUOTED:
             places += name == b"referer"
-            if b'"' in value:
+            if QUOTE in value:
                 return True
     return agents > 1 or places > 1
 
