@@ -36,6 +36,11 @@ class ReadBuffer:
     def __len__(self) -> int:
         return len(self._octets) - self._begin
 
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that it holds: the octets that were used already are freed with the rest."""
+        return len(self._octets)
+
     def add(self, data: bytes) -> None:
         """Append octets."""
         octets = self._octets

@@ -1,10 +1,12 @@
-"""The part of a response that waits in memory: written but not yet read, or withheld.
+"""Octets that wait in memory: of a response that is not yet read or withheld, or of a request.
 
 It is made when a client reads more slowly than the application writes. The application is read all
 the same, until the response is whole or the backlog is full, so that it is free for others. It is
-also made when a response is withheld, because a stored response could still replace it. No I/O: its
-owner says how many octets wait.
+also made when a response is withheld, because a stored response could still replace it, and for the
+octets of a client that are not used yet. No I/O: its owner says how many octets wait.
 """
+
+from typing import Final
 
 from retter.base.buffers import BufferBudget
 
@@ -12,9 +14,13 @@ from retter.base.buffers import BufferBudget
 # in a list, and with uvloop a request to libuv (measured with writes of one octet: 850).
 WRITE_BYTES = 1024
 
+# Parts of heads, and requests that were read ahead, of all connections together, without the first
+# 4 KiB of each: 250 of the largest heads. One client with 2,000 connections could take 200 MiB.
+WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
+
 
 class Backlog:
-    """Octets of one response.
+    """Octets of one response, or of one client's next requests.
 
     Args:
         free_bytes: This many are not counted: every response may have them.

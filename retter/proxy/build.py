@@ -13,6 +13,7 @@ from retter.compression.decoding import Decoding
 from retter.compression.pipeline import Compression, ThreadWorker
 from retter.config.settings import Settings
 from retter.config.units import parse_upstream
+from retter.proxy.backlog import WAITING_BYTES_MAX
 from retter.proxy.bound_connections import BoundConnections
 from retter.proxy.clients import ClientRegistry
 from retter.proxy.goodness import Goodness
@@ -108,6 +109,7 @@ def build_services(
         clients=clients,
         heads=heads,
         buffers=BufferBudget(settings.buffer_memory_bytes),
+        waiting=BufferBudget(WAITING_BYTES_MAX),
         turns=Turns(breaker, settings.crawler_words, rules),
         breaker=breaker,
         pool=pool,

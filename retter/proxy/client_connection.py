@@ -117,6 +117,7 @@ class DownstreamConnection(Requester):
         self.last = False
         self.sends_no_more = False
         self.paused = False
+        self.waiting: Backlog | None = None
         self.deadline = _FOREVER
         self.bucket = -1
         self.peer = ""
@@ -218,7 +219,7 @@ class DownstreamConnection(Requester):
         if self.out.backlog is None:
             self.deadline = _FOREVER
         self.resume_body()  # before the write, which may pause reading again at once
-        if data := self.requests.take_rest():
+        if data := self.requests.take_rest(self):
             tunnel.client_data(data, now)
 
     def close(self) -> None:
@@ -375,6 +376,8 @@ class DownstreamConnection(Requester):
         self._services.clients.lost(self)
         self.out.open = False
         self.out.end_backlog()
+        if self.waiting is not None:
+            self.requests.drop_buffer(self)
         exchange, self.work = self.work, None
         tunnel, self._tunnel = self._tunnel, None
         body, self.body = self.body, None
@@ -485,7 +488,7 @@ class DownstreamConnection(Requester):
 
     def end(self, sending: bool = False) -> None:
         sending = sending or self.body is not None
-        self.requests.buffer = None
+        self.requests.drop_buffer(self)
         self.body = None
         if self.phase is _CLOSED:
             return

@@ -14,6 +14,7 @@ from retter.http.framing_rules import check_request_head
 from retter.http.memo import HeadMemo
 from retter.http.message import Framing
 from retter.http.read_buffer import ReadBuffer, end_of_head
+from retter.proxy.backlog import WAITING_BYTES_MAX, Backlog
 from retter.proxy.exchange import begin
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.local_answers import unanswered
@@ -30,6 +31,10 @@ READ_AHEAD_BYTES_MAX: Final = 64 * 1024
 
 # Longer data is hardly ever a head alone. Hashing it would be wasted: 4 us for a form of 10 KiB.
 LOOKED_UP_BYTES_MAX: Final = 4096
+
+# This much of a head that is incomplete, or of requests that were read ahead, is not counted: most
+# heads that are split into packets are shorter.
+WAITING_FREE_BYTES: Final = 4 * 1024
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -59,7 +64,9 @@ _DECODING: Final = ConnectionPhase.DECODING
 class Requester(Client):
     """The part of a client connection that ClientRequests uses."""
 
-    __slots__ = ("body", "deadline", "last", "paused", "phase", "sends_no_more", "work")
+    __slots__ = (
+        "body", "deadline", "last", "paused", "phase", "sends_no_more", "waiting", "work",
+    )  # fmt: skip
 
     phase: ConnectionPhase
     deadline: float  # monotonic seconds
@@ -68,6 +75,7 @@ class Requester(Client):
     last: bool  # the connection is closed after the present response
     sends_no_more: bool  # the client has closed its sending direction
     paused: bool  # reading is paused
+    waiting: Backlog | None  # the memory of octets that are not used yet
 
     @abstractmethod
     def watch(self, now: float) -> None:
@@ -191,19 +199,39 @@ class ClientRequests:
     def go_on(self, connection: Requester, now: float) -> None:
         """Continue with the bytes that were read ahead."""
         if self.buffer is not None and not self._busy:
-            self._receive_from(connection, *self._take_buffer(self.buffer), now)
+            self._receive_from(connection, *self._take_buffer(connection, self.buffer), now)
 
-    def take_rest(self) -> bytes:
+    def take_rest(self, connection: Requester) -> bytes:
         """Return the bytes that were read ahead, for a tunnel."""
         if self.buffer is None:
             return b""
-        data, at = self._take_buffer(self.buffer)
+        data, at = self._take_buffer(connection, self.buffer)
         return data[at:]
 
-    def _take_buffer(self, buffer: ReadBuffer) -> tuple[bytes, int]:
-        self.buffer = None
+    def _take_buffer(self, connection: Requester, buffer: ReadBuffer) -> tuple[bytes, int]:
+        self.drop_buffer(connection)
         self._kept_back = False
         return buffer.taken()
+
+    def drop_buffer(self, connection: Requester) -> None:
+        """Drop the octets that wait, and return their memory."""
+        self.buffer = None
+        waiting, connection.waiting = connection.waiting, None
+        if waiting is not None:
+            waiting.release()
+
+    def _has_room(self, connection: Requester, buffer: ReadBuffer) -> bool:
+        """Take memory for the octets that wait; False if there is none left for this client."""
+        octets, waiting = buffer.memory_bytes, connection.waiting
+        if waiting is None:
+            if octets <= WAITING_FREE_BYTES:
+                return True
+            who = connection.forwarding
+            # A trusted proxy forwards the requests of many clients.
+            number = 0 if who.trusted else who.number
+            waiting = Backlog(self._services.waiting, WAITING_FREE_BYTES, number)
+            connection.waiting = waiting
+        return waiting.reserve(octets, WAITING_BYTES_MAX)
 
     def read_ahead(self, connection: Requester, data: bytes, begin: int = 0) -> None:
         """Keep the bytes of `data` from `begin` on until the present request is done."""
@@ -212,7 +240,9 @@ class ClientRequests:
             buffer = self.buffer = ReadBuffer(data, begin)
         else:
             buffer.add(data[begin:])
-        if len(buffer) > READ_AHEAD_BYTES_MAX or buffer.has_heads(
+        if not self._has_room(connection, buffer):
+            connection.disconnect(self._services.loop.time())
+        elif len(buffer) > READ_AHEAD_BYTES_MAX or buffer.has_heads(
             self._services.settings.pipeline_max
         ):
             connection.pause_body()
@@ -227,12 +257,22 @@ class ClientRequests:
             or len(buffer) > self._services.head_bytes_max
             or buffer.begins_with_line_end
         ):
-            self._receive_from(connection, *self._take_buffer(buffer), now)
+            self._receive_from(connection, *self._take_buffer(connection, buffer), now)
             return
         try:
             buffer.check(check_request_head)
+            self._require_room(connection, buffer)
         except DownstreamError as error:
             connection.refuse(error)
+
+    def _require_room(self, connection: Requester, buffer: ReadBuffer) -> None:
+        """Take memory for a part of a head.
+
+        Raises:
+            BadRequest: 431, there is none left.
+        """
+        if not self._has_room(connection, buffer):
+            raise BadRequest("too many large request heads come at the same time", 431)
 
     def _receive_from(self, connection: Requester, data: bytes, at: int, now: float) -> None:
         """Process the requests in `data` from `at` on, until one has to be waited for."""
@@ -251,7 +291,7 @@ class ClientRequests:
                 at = self._receive_request(connection, data, at, now)
                 ahead += 1
                 if self._kept_back and _is_free(connection) and self.buffer is not None:
-                    data, at = self._take_buffer(self.buffer)
+                    data, at = self._take_buffer(connection, self.buffer)
                     end = len(data)
         except DownstreamError as error:
             connection.refuse(error)
@@ -349,6 +389,7 @@ class ClientRequests:
         else:
             self.buffer = ReadBuffer(data, at)  # keep the empty lines: they count towards the limit
             self._wait_until(connection, now + settings.keep_alive_s, now)
+        self._require_room(connection, self.buffer)
         if connection.sends_no_more:
             connection.end()  # the rest will never come
         return begin, 0
@@ -395,7 +436,7 @@ class ClientRequests:
             if connection.sends_no_more:
                 connection.disconnect(now)  # the rest will never come
             return b""
-        return self.take_rest() if connection.work is None else b""
+        return self.take_rest(connection) if connection.work is None else b""
 
     def _awaits(self, connection: Requester, body: RequestBody) -> bool:
         return connection.body is body

@@ -71,7 +71,8 @@ class Services:
     peers: Peers
     clients: ClientRegistry
     heads: HeadReader
-    buffers: BufferBudget
+    buffers: BufferBudget  # of bodies
+    waiting: BufferBudget  # of parts of heads, and of requests that were read ahead
     turns: Turns
 
     # to the application

@@ -187,3 +187,11 @@ def test_what_waits_is_not_copied_for_each_request() -> None:
         assert buffer.taken()[0] is data
         proxy.upstream.sends(reply())
     assert len(re.findall(b"HTTP/1.1 200 OK", client.received())) == 3
+
+
+def test_octets_that_were_used_count_until_they_are_freed() -> None:
+    """Else a client could make a buffer hold much and count little."""
+    buffer = ReadBuffer(b"x" * 1000 + b"GET / HTTP/1.1", 1000)
+    assert len(buffer) == 14 and buffer.memory_bytes == 1014
+    buffer.add(b"\r\n")
+    assert len(buffer) == buffer.memory_bytes == 16

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.breaker.constants import HELD_MAX
-from retter.proxy.client_requests import READ_AHEAD_BYTES_MAX
+from retter.proxy.backlog import WAITING_BYTES_MAX
+from retter.proxy.client_requests import READ_AHEAD_BYTES_MAX, WAITING_FREE_BYTES
 from retter.proxy.lingering import LINGER_SILENCE_S
 from tests.support.harness import (
     FakeProxy,
@@ -38,6 +39,54 @@ def warmed(**settings: Any) -> FakeProxy:
 
 
 # -- limits -----------------------------------------------------------------------------------
+
+OTHER = ("198.51.100.9", 50000)
+LARGE = b"X-Large: " + b"a" * 60_000
+
+
+def test_slow_heads_of_one_client_take_no_more_memory_than_its_share() -> None:
+    """With the limit of a single head alone, its 400 connections would take 24 MB."""
+    proxy = FakeProxy()
+    slow = [proxy.client(get()[:-2] + LARGE) for _ in range(400)]
+    answers = [one.received() for one in slow]
+    assert {status_of(answer) for answer in answers if answer} == {431}
+    assert answers.count(b"") < 200
+    assert proxy.services.waiting.used <= WAITING_BYTES_MAX / 2
+    visitor = proxy.client(get()[:-2] + LARGE[:8000], OTHER)
+    visitor.sends(b"\r\n\r\n")
+    proxy.upstream.sends(reply(b"ok"))
+    assert status_of(visitor.received()) == 200
+    for one, answer in zip(slow, answers, strict=True):
+        if not answer:
+            one.sends(b"\r\n\r\n")
+            proxy.upstream.sends(reply(b"ok"))
+            assert status_of(one.received()) == 200
+    assert proxy.services.waiting.used == 0
+
+
+def test_a_head_that_comes_in_small_pieces_is_counted_too() -> None:
+    proxy = FakeProxy()
+    proxy.services.waiting.bytes_max = 8 * 40_000
+    client = proxy.client(get()[:-2])
+    for _ in range(4):
+        client.sends(LARGE[:10_000])
+    assert proxy.services.waiting.used == 40_000 + len(get()) - 2 - WAITING_FREE_BYTES
+    client.ends()
+    proxy.assert_at_rest()
+
+
+def test_requests_that_are_read_ahead_take_no_more_memory_than_their_share() -> None:
+    proxy = FakeProxy()
+    ahead = b"".join([get(f"/{number}")[:-2] + LARGE + b"\r\n\r\n" for number in range(4)])
+    clients = [proxy.client(get("/first") + ahead) for _ in range(100)]
+    left = [one for one in clients if not one.closed]
+    assert 0 < len(left) < len(clients), "the others were disconnected"
+    assert proxy.services.waiting.used <= WAITING_BYTES_MAX / 2
+    visitor = proxy.client(get("/visitor") + get("/next"), OTHER)
+    assert not visitor.closed
+    for one in [*left, visitor]:
+        one.resets()
+    assert proxy.services.waiting.used == 0
 
 
 def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:

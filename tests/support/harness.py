@@ -369,6 +369,7 @@ class FakeProxy:
         assert stats["upstream"]["open"] == stats["upstream"]["idle"], stats["upstream"]
         assert stats["upstream"]["held"] == 0
         assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
+        assert self.services.waiting.used == 0
 
 
 def proxy_with_idle_connection(**settings: Any) -> FakeProxy:
