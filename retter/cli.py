@@ -7,15 +7,16 @@ setting). A mistake of the operator's is one line on standard error, never a tra
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from retter._version import VERSION
 from retter.config.files import PAGE_BYTES_MAX, check_file
 from retter.config.load import Effective, load, named_as_given, nearest
+from retter.config.output import OutputLost, put
 from retter.config.settings import SETTINGS, ConfigError, Settings
-from retter.config.units import parse_listen, parse_upstream, reaches
+from retter.config.units import overlap, parse_listen, parse_upstream, reaches
 
 if TYPE_CHECKING:
     import argparse
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the Python package {error.name} is missing: RETTER is not installed for this Python. "
             f"In the folder of its source: make run; or {sys.executable} -m pip install ."
         )
+        return EXIT_FAILED
+    except OutputLost as error:
+        _complain(str(error))
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -326,6 +330,27 @@ def _check_apart(effective: Effective) -> None:
                 f"{effective.origins['upstream']} {settings.upstream} is where RETTER itself is to "
                 f"listen ({text}): give the application's own address, or listen elsewhere"
             )
+    _check_listeners(effective)
+
+
+def _check_listeners(effective: Effective) -> None:
+    """Refuse two listeners at one address: the second would only hear that it is in use."""
+    settings, origins = effective.settings, effective.origins
+    named = [(origins["listen"], text, parse_listen(text)) for text in settings.listen]
+    if settings.admin not in ("auto", "off", ""):
+        admin = parse_listen(settings.admin)
+        if reaches(parse_upstream(settings.upstream), admin):
+            raise ConfigError(
+                f"{origins['upstream']} {settings.upstream} is the address of the admin listener "
+                f"({settings.admin}): give the application's own address, or another --admin"
+            )
+        named.append((origins["admin"], settings.admin, admin))
+    for place, (origin, text, address) in enumerate(named):
+        for _, before, other in named[:place]:
+            if overlap(other, address):
+                raise ConfigError(
+                    f"{origin}: {text} is the same place as {before}; give each address once"
+                )
 
 
 # Arguments
@@ -413,8 +438,10 @@ def table(effective: Effective) -> str:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text)
+    put(text)
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"retter: {text}\n")
+    if sys.stderr is not None:  # it was started without one
+        with suppress(OSError):  # the exit code tells as well
+            sys.stderr.write(f"retter: {text}\n")

@@ -215,6 +215,18 @@ def test_an_error_page_that_can_be_read_is_no_error(
             "--upstream unix:/run/a.sock is where RETTER itself is to listen",
         ),
         (
+            ["--listen", ":80", "--listen", "127.0.0.1:80", "--upstream", ":1"],
+            "--listen: 127.0.0.1:80 is the same place as :80; give each address once",
+        ),
+        (
+            ["--listen", ":80", "--admin", "127.0.0.1:80", "--upstream", ":1"],
+            "--admin: 127.0.0.1:80 is the same place as :80; give each address once",
+        ),
+        (
+            ["--admin", "127.0.0.1:9090", "--upstream", ":9090"],
+            "--upstream :9090 is the address of the admin listener (127.0.0.1:9090): give the",
+        ),
+        (
             ["--upstream", ":1", "--error-page", "/nowhere/x"],
             "--error-page: /nowhere/x: No such file",
         ),

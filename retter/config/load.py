@@ -199,8 +199,13 @@ def _read_toml(path: str, named_by: str, *, pipe: bool) -> dict[str, object]:
 
     octets = read_file(named_by, path, CONFIG_BYTES_MAX, pipe=pipe)
     try:
-        return tomllib.loads(octets.decode())
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested too deeply
+        # Some editors begin a file in UTF-8 with a mark of its encoding.
+        return tomllib.loads(octets.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a TOML file: not in UTF-8 (octet {error.start + 1})"
+        ) from None
+    except (ValueError, RecursionError) as error:  # not TOML, or nested too deeply
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 

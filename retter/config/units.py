@@ -277,6 +277,30 @@ def reaches(upstream: UpstreamAddress, listen: ListenAddress) -> bool:
     return names[0] == names[1] or ("localhost" in names and set(names) <= set(_HERE))
 
 
+def overlap(one: ListenAddress, other: ListenAddress) -> bool:
+    """Whether the second of two addresses certainly cannot be listened on, judging by the names."""
+    if one.kind != other.kind or one.port != other.port or one.path != other.path:
+        return False
+    if one.kind == "unix":
+        return True
+    if not one.port:
+        return False  # each gets a free port of its own
+    hosts = [_plain_host(one.host), _plain_host(other.host)]
+    if hosts[0] == hosts[1] or "" in hosts:
+        return True
+    versions = [4 if _is_address(socket.AF_INET, host) else 6 if ":" in host else 0
+                for host in hosts]  # fmt: skip
+    return versions[0] == versions[1] != 0 and not {"0.0.0.0", "::"}.isdisjoint(hosts)
+
+
+def _plain_host(host: str) -> str:
+    """Return a host in the form in which equal ones are equal."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()
+
+
 def parse_upstream(text: str) -> UpstreamAddress:
     """Read the application's address: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
 

@@ -3,11 +3,17 @@
 import http.client
 import json
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, cast
 
 from retter.config.units import ListenAddress
+
+# A whole answer has twice the time of a wait for its next octets: another program may send an octet
+# now and then for ever.
+WHOLE_ANSWER: Final = 2
 
 # The listener answers within milliseconds; a machine that swaps may take seconds.
 TIMEOUT_S: Final = 5.0
@@ -70,19 +76,24 @@ class AdminClient:
             found.append((str(address), str(state["upstream"]["address"])))
         return found
 
-    def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON document of a path.
+    def get(self, path: str, *names: str) -> dict[str, Any]:
+        """Return the JSON document of a path, which has these names.
 
         Raises:
             Unreachable: Nothing answers there.
             Mistaken: An argument is wrong.
             ControlError: It was refused.
         """
-        return self._ask("GET", path, None)
+        return self._with(names, self._ask("GET", path, None))
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], *names: str) -> dict[str, Any]:
         """Change something, and return the resulting JSON document. Raises as `get`."""
-        return self._ask("POST", path, json.dumps(body).encode())
+        return self._with(names, self._ask("POST", path, json.dumps(body).encode()))
+
+    def _with(self, names: Sequence[str], found: dict[str, Any]) -> dict[str, Any]:
+        if any(name not in found for name in names):
+            raise self._stranger()
+        return found
 
     def _ask(self, method: str, target: str, body: bytes | None) -> dict[str, Any]:
         fields = {"Accept": "application/json"}
@@ -92,9 +103,11 @@ class AdminClient:
             fields["Authorization"] = f"Bearer {self._token}"
         connection = self._connection()
         try:
-            connection.request(method, target, body, fields)
-            answer = connection.getresponse()
-            status, data = answer.status, answer.read(ANSWER_BYTES_MAX)
+            connection.connect()
+            with _ended_after(WHOLE_ANSWER * self._timeout_s, connection.sock):
+                connection.request(method, target, body, fields)
+                with connection.getresponse() as answer:
+                    status, data = answer.status, answer.read(ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             unreachable = Unreachable(
@@ -110,10 +123,10 @@ class AdminClient:
 
     def state(self) -> dict[str, Any]:
         """Return the state document. Raises as `get`."""
-        found = self.get("/api/state")
-        if "state" not in found or "version" not in found:
+        found = self.get("/api/state", "state", "version")
+        if not isinstance(found.get("situation", {}), dict):
             raise self._stranger()
-        if "situation" not in found:
+        if "now" not in found.get("situation", {}):
             raise ControlError(
                 f"the RETTER at {self.address} is an older one ({found['version']}): "
                 "use the retter command that belongs to it"
@@ -128,7 +141,7 @@ class AdminClient:
     def _read(self, status: int, data: bytes) -> dict[str, Any]:
         try:
             document: object = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise self._stranger()
@@ -150,6 +163,31 @@ class AdminClient:
             return _UnixConnection(address.path)
         host = _ANY.get(address.host, address.host)
         return http.client.HTTPConnection(host, address.port, timeout=self._timeout_s)
+
+
+@contextmanager
+def _ended_after(seconds: float, sock: socket.socket) -> Generator[None, None, None]:
+    """End an exchange that has not ended by itself by then: it fails as if the server had left."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if late.is_set():
+            raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+        raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError(f"no whole answer within {seconds:g} s")
 
 
 class _UnixConnection(http.client.HTTPConnection):

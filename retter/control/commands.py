@@ -19,6 +19,7 @@ from retter.admin.auth import read_token
 from retter.config import units
 from retter.config.kinds import count
 from retter.config.load import load, named_as_given
+from retter.config.output import put
 from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
 from retter.control import site, words
 from retter.control.client import AdminClient, ControlError, Mistaken, Unreachable
@@ -54,9 +55,12 @@ def main(word: str, arguments: Sequence[str]) -> int:
     except Mistaken as error:
         given = [text for name in _ASKED if (text := getattr(options, name, None)) is not None]
         about = "".join([f"{units.shown(text)}: " for text in given])
-        raise ConfigError(f"{word}: {about}{error}") from None
+        # Another program may have said it.
+        said = words.printable(str(error).replace("\n", " "))
+        raise ConfigError(f"{word}: {about}{said}") from None
     except ControlError as error:
-        sys.stderr.write(words.printable(f"retter: {error}\n"))
+        said = words.printable(str(error).replace("\n", " "))
+        sys.stderr.write(f"retter: {said}\n")
         if isinstance(error, Unreachable) and error.neighbours:
             sys.stderr.write(words.printable(words.others(error.neighbours)))
         return EXIT_FAILED
@@ -102,8 +106,7 @@ def _client(options: argparse.Namespace) -> AdminClient:
 
 def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> int:
     shown = json.dumps(document, indent=2) + "\n" if options.json else words.printable(text)
-    sys.stdout.write(shown)
-    sys.stdout.flush()
+    put(shown)
     return EXIT_OK
 
 
@@ -171,7 +174,7 @@ def _why(client: AdminClient, options: argparse.Namespace) -> int:
         body["cookie"] = "; ".join(options.cookie)
     if options.client:
         body["client"] = options.client
-    found = client.post("/api/why", body)  # a POST, so that no URL contains a cookie
+    found = client.post("/api/why", body, "words")  # a POST, so that no URL contains a cookie
     return _show(found, options, words.why(found, client_kind))
 
 
@@ -306,7 +309,7 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
         != 1
     ):
         raise ConfigError("purge: give exactly one of a URL, --prefix, --session and --all")
-    found = client.post("/api/purge", body)
+    found = client.post("/api/purge", body, "purged")
     state: dict[str, Any] = {}
     with suppress(ControlError):  # it is done, whatever the next answer is
         state = client.state()

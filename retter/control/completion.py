@@ -6,11 +6,11 @@ is completed without a change here.
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from retter.config.output import put
 from retter.control.parser import Parser
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -296,5 +296,5 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], found: Sequence[Command]) -> int:
     """Run `retter completion SHELL` and return the exit code."""
-    sys.stdout.write(script(parser().parse_args(arguments).shell, found))
+    put(script(parser().parse_args(arguments).shell, found))
     return 0

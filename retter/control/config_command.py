@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from retter.config.output import put
 from retter.config.template import json_schema, toml_template
 from retter.control.parser import Parser
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if options.file is None:
-        sys.stdout.write(text)
+        put(text)
         return EXIT_OK
     try:
         with open(options.file, "x", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ import socket
 import stat
 from dataclasses import replace
 
-from retter.config.units import ListenAddress
+from retter.config.units import ListenAddress, parse_upstream, reaches
 
 # Connections that the kernel completes before they are accepted. In a burst the loop accepts late,
 # and a client that does not fit here waits for a retransmission of seconds.
@@ -19,14 +19,28 @@ class ListenError(Exception):
 
 
 def _reason(error: OSError, address: ListenAddress) -> str:
-    place = address.path if address.kind == "unix" else f"{address.host or '*'}:{address.port}"
     advice = {
         "EADDRINUSE": "another program listens there: stop it or choose another --listen",
         "EACCES": "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE",
         "EADDRNOTAVAIL": "this machine has no such address",
     }
-    name = _errno_name(error)
+    host = f"[{address.host}]" if ":" in address.host else address.host or "*"
+    place, name = f"{host}:{address.port}", _errno_name(error)
+    if address.kind == "unix":
+        place = address.path
+        del advice["EACCES"]
+        if not _is_socket(place):
+            advice["EADDRINUSE"] = "there is something that is no socket: remove it"
+    elif name == "EINVAL" and "%" not in host:
+        advice["EINVAL"] = "a link-local address needs its interface: [fe80::1%eth0]:80"
     return f"cannot listen on {place}: {advice.get(name, error.strerror or str(error))}"
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _errno_name(error: OSError) -> str:
@@ -71,10 +85,13 @@ def _unix_socket(address: ListenAddress) -> socket.socket:
 
 def _somebody_listens(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # or it would wait while the backlog of a stopped process is full
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             return False
+        except BlockingIOError:
+            return True
         return True
 
 
@@ -126,6 +143,15 @@ def listen_beside(address: ListenAddress, count: int) -> list[socket.socket]:
         ]
         opened.pop_all()
     return sockets
+
+
+def apart_from(upstream: str, addresses: list[ListenAddress]) -> list[ListenAddress]:
+    """Return those of the addresses that the application does not have, although it may be down.
+
+    An admin listener there would get the requests of visitors, and the application no port.
+    """
+    application = parse_upstream(upstream)
+    return [one for one in addresses if not reaches(application, one)]
 
 
 def is_shared(listener: socket.socket) -> bool:

@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from retter.config.settings import ConfigError
+
 _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 
 
@@ -45,15 +47,49 @@ def environment_of_successor() -> dict[str, str]:
 
 
 def take_listeners() -> list[socket.socket]:
-    """Return the listening sockets that have been handed over. The second call returns none."""
+    """Return the listening sockets that have been handed over. The second call returns none.
+
+    Raises:
+        ConfigError: One of them is none.
+    """
     count = os.environ.pop("LISTEN_FDS", "")
     pid = os.environ.pop("LISTEN_PID", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
         return []  # meant for another process
-    listeners = [
-        socket.socket(fileno=number) for number in range(_FIRST_FD, _FIRST_FD + int(count))
-    ]
+    numbers = range(_FIRST_FD, _FIRST_FD + int(count[:9]))
+    listeners = [_listener(number) for number in numbers]
     for listener in listeners:
         listener.set_inheritable(False)
     return listeners
+
+
+def _listener(number: int) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=number)
+    except OSError as error:
+        raise _no_listener(number, error.strerror) from None
+    why = _fault(listener)
+    if why:
+        listener.close()
+        raise _no_listener(number, why)
+    return listener
+
+
+def _fault(listener: socket.socket) -> str:
+    """Return why a socket accepts no connections; "" if it does. One that is bound is made to."""
+    if listener.type != socket.SOCK_STREAM:
+        return "it is for datagrams"
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        try:
+            listener.listen()
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def _no_listener(number: int, why: str | None) -> ConfigError:
+    return ConfigError(
+        f"LISTEN_FDS: descriptor {number} is no socket that accepts connections: {why}; the unit "
+        "of the socket needs ListenStream= and Accept=no"
+    )

@@ -15,6 +15,7 @@ from retter.config.units import ListenAddress, parse_listen
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import (
     ListenError,
+    apart_from,
     close_server,
     is_everywhere,
     listen_on,
@@ -292,6 +293,8 @@ class RunningProxy:
         if self._services.settings.admin != "auto":
             ports = range(address.port, address.port + 1)
         wanted = [replace(address, port=port) for port in ports]
+        if self._services.settings.admin == "auto":
+            wanted = apart_from(self._services.settings.upstream, wanted)
         for one in wanted:
             if (inherited := self._inheritance_of(one)) is not None:
                 return inherited

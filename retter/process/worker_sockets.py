@@ -16,6 +16,7 @@ from retter.config.units import ListenAddress, parse_listen
 from retter.net.handover import Inheritance
 from retter.net.sockets import (
     ListenError,
+    apart_from,
     is_everywhere,
     is_shared,
     listen_beside,
@@ -80,6 +81,8 @@ class WorkerSockets:
         address = parse_listen(where)
         tries = ADMIN_TRIES if settings.admin == "auto" else 1
         wanted = [replace(address, port=address.port + more) for more in range(tries)]
+        if settings.admin == "auto":
+            wanted = apart_from(settings.upstream, wanted)
         for one in wanted:
             if (inherited := self._inheritance.take(one)) is not None:
                 return inherited

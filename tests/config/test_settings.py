@@ -585,6 +585,10 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     path.write_bytes(b"drain = '\xff'")
     assert f"{path}: not a TOML file" in refusal({"config": [str(path)]})
+    path.write_text('drain = "7s"\n', encoding="utf-16")
+    assert f"{path}: not a TOML file: not in UTF-8 (octet 1)" in refusal({"config": [str(path)]})
+    path.write_text('drain = "7s"\n', encoding="utf-8-sig")  # as some editors write it
+    assert load({"config": [str(path)]}, {}).settings.drain_s == 7
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -436,3 +436,29 @@ def test_a_wrong_value_is_shown_on_one_line(value: object, text: str) -> None:
 )
 def test_who_reaches_whom(upstream: str, listen: str, same: bool) -> None:
     assert units.reaches(units.parse_upstream(upstream), units.parse_listen(listen)) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (":80", ":80", True),
+        (":80", "127.0.0.1:80,tls", True),
+        ("[::1]:80", ":80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("[::]:80", "[::1]:80", True),
+        ("[::1]:80", "[0:0:0:0:0:0:0:1]:80", True),
+        ("Shop:80", "shop:80", True),
+        ("unix:/a", "unix:/a", True),
+        (":0", ":0", False),
+        (":80", ":81", False),
+        ("0.0.0.0:80", "[::]:80", False),  # which is IPv6 alone
+        ("0.0.0.0:80", "shop:80", False),  # it may be an address of IPv6
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("127.0.0.1:80", "[::1]:80", False),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", ":80", False),
+    ],
+)
+def test_which_addresses_overlap(one: str, other: str, same: bool) -> None:
+    assert units.overlap(units.parse_listen(one), units.parse_listen(other)) is same
+    assert units.overlap(units.parse_listen(other), units.parse_listen(one)) is same

@@ -1,6 +1,7 @@
 """Listening sockets: addresses, what is said of wrong ones, paths, and how they are closed."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import uvloop
 from retter.config.units import parse_listen
 from retter.net.sockets import (
     ListenError,
+    apart_from,
     close_server,
     is_everywhere,
     listen_on,
@@ -67,9 +69,34 @@ def test_unix_sockets(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
-    with pytest.raises(ListenError):
+    with pytest.raises(ListenError, match="no socket: remove it"):
         listen_on(parse_listen(f"unix:{path}"))
     assert path.read_text() == "precious"
+
+
+def test_a_stopped_process_with_a_full_backlog_holds_up_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as stopped, contextlib.ExitStack() as clients:
+        stopped.bind(path)
+        stopped.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        with pytest.raises(ListenError, match="another program listens there"):
+            listen_on(parse_listen(f"unix:{path}"))
+
+
+def test_an_address_of_ipv6_is_named_in_brackets() -> None:
+    with pytest.raises(ListenError, match=r"cannot listen on \[2001:db8::1\]:1"):
+        listen_on(parse_listen("[2001:db8::1]:1"))
+
+
+def test_the_applications_port_is_left_to_it() -> None:
+    ports = [parse_listen(f"127.0.0.1:{port}") for port in (9090, 9091)]
+    assert apart_from(":9090", ports) == apart_from("localhost:9090", ports) == ports[1:]
+    assert apart_from("app:9090", ports) == apart_from("unix:/run/app.sock", ports) == ports
 
 
 def test_a_private_socket_is_for_this_user_alone(tmp_path: Path) -> None:

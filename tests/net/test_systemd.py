@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from retter.config.settings import ConfigError
 from retter.config.units import parse_listen
 from retter.net import systemd
 from retter.net.handover import Inheritance
@@ -65,6 +66,37 @@ def test_sockets_for_somebody_else(monkeypatch: pytest.MonkeyPatch, pid: str, co
     monkeypatch.setenv("LISTEN_FDS", count)
     assert systemd.take_listeners() == []
     assert "LISTEN_FDS" not in os.environ
+
+
+def test_what_is_no_listening_socket_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `Accept=yes` or `ListenDatagram=`: each is one line, before anything opens."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    accepted, _ = listener.accept()
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.bind(("127.0.0.1", 0))
+    with listener, client, accepted, datagrams, bound, open(os.devnull) as file:
+        for one, why in (
+            (accepted, "Invalid argument"),
+            (datagrams, "it is for datagrams"),
+            (file, "Socket operation on non-socket"),
+            (None, "Bad file descriptor"),
+        ):
+            number = 1_000_000 if one is None else os.dup(one.fileno())
+            monkeypatch.setattr(systemd, "_FIRST_FD", number)
+            monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+            monkeypatch.setenv("LISTEN_FDS", "1")
+            with pytest.raises(ConfigError, match=f"LISTEN_FDS: descriptor {number} .*{why}"):
+                systemd.take_listeners()
+            if one is file:
+                os.close(number)
+        number = os.dup(bound.fileno())
+        monkeypatch.setattr(systemd, "_FIRST_FD", number)
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        with systemd.take_listeners()[0] as found:
+            assert found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 @pytest.mark.parametrize(

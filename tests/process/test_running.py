@@ -11,6 +11,7 @@ import retter
 from retter.breaker import Transition
 from retter.config.settings import Settings
 from retter.net.sockets import ListenError
+from retter.process import running as module
 
 
 def settings(tmp_path: Path, **more: Any) -> Settings:
@@ -49,3 +50,18 @@ def test_an_address_that_is_taken_leaves_nothing_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         asyncio.run(main(other.getsockname()[1]))
     assert not (tmp_path / "front").exists()
+
+
+def test_the_admin_listener_leaves_the_application_its_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(module, "ADMIN_DEFAULT", f"127.0.0.1:{port}")
+
+    async def main() -> None:
+        chosen = Settings(upstream=f":{port}", listen=(f"unix:{tmp_path}/front",))
+        async with module.running(chosen, by_itself=True) as proxy:
+            assert proxy.admin_address and not proxy.admin_address.endswith(f":{port}")
+
+    asyncio.run(main())

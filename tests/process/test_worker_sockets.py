@@ -33,9 +33,14 @@ def opened() -> Iterator[list[Any]]:
 
 
 def sockets_for(
-    opened: list[Any], workers: int, given: Inheritance, *listen: str, admin: str = "off"
+    opened: list[Any],
+    workers: int,
+    given: Inheritance,
+    *listen: str,
+    admin: str = "off",
+    upstream: str = ":1",
 ) -> WorkerSockets:
-    settings = Settings(upstream=":1", listen=listen, admin=admin)
+    settings = Settings(upstream=upstream, listen=listen, admin=admin)
     found = WorkerSockets(settings, workers, given)
     opened.append(found)
     return found
@@ -108,6 +113,19 @@ def test_an_admin_listener_that_nobody_has_named_takes_the_next_port(
     found = sockets_for(opened, 2, Inheritance(), "127.0.0.1:0", admin="auto")
     assert found.admin is not None and found.admin.getsockname()[1] != port
     assert found.of(0)[-1] is found.admin and found.admin not in found.of(1)
+
+
+def test_an_admin_listener_that_nobody_has_named_leaves_the_application_its_port(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may start later. Visitors would get the admin listener, and it would get no port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(module, "ADMIN_DEFAULT", f"127.0.0.1:{port}")
+    found = sockets_for(
+        opened, 2, Inheritance(), "127.0.0.1:0", admin="auto", upstream=f"127.0.0.1:{port}"
+    )
+    assert found.admin is not None and found.admin.getsockname()[1] != port
 
 
 def test_if_there_is_no_place_for_it_retter_serves_without(

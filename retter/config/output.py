@@ -1,0 +1,34 @@
+"""What commands print on standard output: all of it, or one line that says why not."""
+
+import os
+import sys
+from contextlib import suppress
+from errno import EBADF
+
+
+class OutputLost(Exception):
+    """Standard output takes nothing, for instance on a full disk. The message is one line."""
+
+
+def put(text: str) -> None:
+    """Write a text to standard output. If its reader has left, the rest is dropped.
+
+    Raises:
+        OutputLost: It cannot be written.
+    """
+    if sys.stdout is None:
+        raise OutputLost(f"standard output: {os.strerror(EBADF)}")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _write_no_more()
+    except OSError as error:
+        _write_no_more()
+        raise OutputLost(f"standard output: {error.strerror}") from None
+
+
+def _write_no_more() -> None:
+    """Drop what is left: the interpreter would report at its end that it cannot be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
