@@ -30,6 +30,9 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     b"date",
     b"dnt",
     b"priority",
+    b"alt-used",  # Firefox over HTTP/3 (RFC 7838 section 5)
+    b"available-dictionary",  # its codings are never offered to the application (RFC 9842)
+    b"dictionary-id",
     b"save-data",
     b"upgrade-insecure-requests",
     b"purpose",
@@ -109,6 +112,7 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-datadog-origin",
     b"x-request-start",
     b"x-queue-start",
+    b"x-timer",  # Fastly
     b"x-turbo-request-id",
     b"x-envoy-*",
 )
@@ -135,6 +139,19 @@ REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
     b"cdn-requestid",
     b"x-vercel-id",
     b"x-akamai-request-id",
+    b"x-unique-id",  # HAProxy
+    b"x-arr-log-id",
+    b"x-appgw-trace-id",  # Azure
+    b"x-nf-request-id",  # Netlify
+    b"rndr-id",  # Render
+    b"x-railway-request-id",
+    b"x-kong-request-id",
+    b"x-amzn-requestid",
+    b"cf-request-id",
+    b"eagleeye-traceid",
+    b"eagleid",  # Alibaba
+    b"x-cdn-request-id",
+    b"elastic-apm-traceparent",
 )
 
 # The location of the client according to a CDN. They are dropped unless the peer is a trusted

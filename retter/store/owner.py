@@ -41,6 +41,7 @@ from retter.http.cookies import (
 )
 from retter.http.known_names import (
     ADDRESS_FIELDS,
+    CSRF_WORDS,
     DEFAULT_SESSION_COOKIES,
     GEO_FIELDS,
     NEUTRAL_FIELDS,
@@ -711,11 +712,15 @@ def _owner(
         who += [(b"U", b"", param) for param in url_sessions]
         marked += [param.partition(b"=")[2] for param in url_sessions]
         owner_class = OwnerClass.SESSION
+    if session and credentials:
+        # A token of the session's forms does not change what a GET shows. Some change with each
+        # response (Laravel), so that no stored response would ever be found again.
+        credentials = [pair for pair in credentials if not any(map(pair[0].count, CSRF_WORDS))]
     if credentials:
         secrets = [(b"F", name, value) for name, value in credentials]
         if session:
-            # One session is one owner, with or without an X-CSRF-Token, so that its logout drops
-            # all its responses. The credential separates variants.
+            # One session is one owner, with or without a credential, so that its logout drops all
+            # its responses. The credential separates variants.
             variant_key = _digest(rules, secrets)
         else:
             who += secrets

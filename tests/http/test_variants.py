@@ -84,6 +84,8 @@ def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None
     "name",
     [
         "X-Amz-Cf-Id", "X-Azure-Ref", "X-Varnish", "Fly-Request-Id", "CDN-RequestId", "X-Vercel-Id",
+        "X-Unique-ID", "X-ARR-LOG-ID", "X-AppGW-Trace-Id", "X-NF-Request-Id", "Rndr-Id", "X-Timer",
+        "X-Railway-Request-Id", "X-Kong-Request-Id", "EagleId", "Alt-Used", "Available-Dictionary",
         "X-Akamai-Request-ID", "X-Envoy-Expected-Rq-Timeout-Ms", "From", "CF-Connecting-IP",
         "CF-Ray", "CF-IPCountry", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
         "Fastly-Client-IP", "X-Original-Forwarded-For",

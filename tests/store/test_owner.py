@@ -160,15 +160,27 @@ def test_a_cookie_never_counts_as_a_field() -> None:
 
 
 def test_a_credential_beside_a_session_is_the_sessions_owner_and_another_variant() -> None:
-    """So that a logout drops what was fetched with an X-CSRF-Token, too."""
+    """So that a logout drops what was fetched with it, too."""
     session = (b"cookie", b"PHPSESSID=0123456789abcdef")
-    plain, one = owner(session), owner(session, (b"x-csrf-token", b"1"))
-    other = owner(session, (b"x-csrf-token", b"2"))
+    plain, one = owner(session), owner(session, (b"x-api-key", b"1"))
+    other = owner(session, (b"x-api-key", b"2"))
     assert plain.digest == one.digest == other.digest
     assert len({plain.variant_key, one.variant_key, other.variant_key}) == 3
     assert one.owner_class is OwnerClass.CREDENTIAL
     assert one.session
     assert not one.anonymous
+
+
+@pytest.mark.parametrize("name", [b"x-csrf-token", b"x-xsrf-token", b"requestverificationtoken"])
+def test_a_token_for_forms_makes_no_variant_beside_a_session(name: bytes) -> None:
+    """Laravel's X-XSRF-TOKEN is another one with each request of a script."""
+    session = (b"cookie", b"PHPSESSID=0123456789abcdef")
+    assert owner(session, (name, b"1")) == owner(session, (name, b"2")) == owner(session)
+    key = (b"x-api-key", b"1")
+    assert owner(session, key, (name, b"1")) == owner(session, key)
+    assert owner((name, b"1")).digest != owner((name, b"2")).digest, "nothing else identifies it"
+    theme = (b"cookie", b"theme=dark")
+    assert owner(theme, (name, b"1")).digest != owner(theme).digest
 
 
 def test_repeated_credentials_all_count_in_order() -> None:

@@ -392,16 +392,16 @@ def test_a_forgotten_change_counts_for_everything_asked_before() -> None:
 
 def test_a_logout_drops_all_of_one_session() -> None:
     store = make()
-    csrf = (b"x-csrf-token", b"1")
+    key = (b"x-api-key", b"1")
     for target in (b"/1", b"/2"):
-        for fields in ((), (ALICE,), (ALICE, csrf), (BOB,)):
+        for fields in ((), (ALICE,), (ALICE, key), (BOB,)):
             put(store, request(*fields, target=target), response())
-    assert store.invalidation.drop_owner(who(request(ALICE, csrf)).owner, 20.0) == 4
+    assert store.invalidation.drop_owner(who(request(ALICE, key)).owner, 20.0) == 4
     assert store.invalidation.drop_owner(who(request(ALICE)).owner, 20.0) == 0
     assert store.stats()["dropped_session"] == 4
     for target in (b"/1", b"/2"):
         assert body_for(store, request(BOB, target=target)) == b"body"
-        assert body_for(store, request(ALICE, csrf, target=target)) is None
+        assert body_for(store, request(ALICE, key, target=target)) is None
 
 
 def test_what_was_on_its_way_to_a_dropped_session_is_not_stored() -> None:
