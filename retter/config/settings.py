@@ -482,8 +482,9 @@ class Settings:
         kinds.list_of("PATHS", kinds.target_pattern),
         "Paths whose GET changes something, with * as wildcard; after a ? the parameter that "
         "does it: /checkout/*,/*?add-to-cart=*. Only the application answers them. Two kinds "
-        "are known without this: logouts (logout, logoff or signout as a segment of the path "
-        "or as a parameter) and URLs with a token that works once (_wpnonce, _token).",
+        "are known without this: logouts (logout, logoff, signout or abmelden as a segment of "
+        "the path, as a parameter or at its end) and URLs with a token that works once "
+        "(_wpnonce, _token).",
     )
     session_cookies: tuple[str, ...] = _setting(
         SESSION_COOKIES,
@@ -652,8 +653,8 @@ class Settings:
         kinds.failure_texts(),
         "Texts of error pages that come with status 200. Such a page is a failure if it is "
         "smaller than 16 KiB and smaller than half of the stored response. auto stands for "
-        "the texts of MySQL, MariaDB, PostgreSQL, WordPress and PHP; add your own: auto,Our "
-        "shop is down. off looks for none.",
+        "the texts of common databases, WordPress, PHP and shops; add your own: auto,Our shop "
+        "is down. off looks for none.",
     )
     routes: tuple[str, ...] = _setting(
         (),
