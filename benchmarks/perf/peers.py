@@ -419,7 +419,6 @@ class Caddy(Peer):
 {{
     admin off
     auto_https off
-    persist_config off
 }}
 http://:{site.listen} {{
     bind 127.0.0.1
@@ -427,8 +426,10 @@ http://:{site.listen} {{
 }}
 """)
         file = str(site.folder / "Caddyfile")
+        # It saves its configuration. Only 2.7 and later have an option that says no.
         return (
-            "env", "GOMAXPROCS=1", f"HOME={site.folder}",
+            "env", "GOMAXPROCS=1", f"HOME={site.folder}", f"XDG_CONFIG_HOME={site.folder}",
+            f"XDG_DATA_HOME={site.folder}",
             path_of("caddy") or "caddy", "run", "--config", file, "--adapter", "caddyfile",
         )  # fmt: skip
 

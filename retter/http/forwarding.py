@@ -81,7 +81,7 @@ def peer_name(peername: object) -> str:
 
 
 class ForwardingFields:
-    """The forwarding fields of one client connection.
+    """The forwarding fields of a client connection; connections of one address may share them.
 
     Args:
         peer: The peer's address; "" on a unix socket, which is sent as `unix:` like nginx does.
@@ -90,7 +90,7 @@ class ForwardingFields:
         number: The number for the peer's address (client_id.py).
     """
 
-    __slots__ = ("_fixed", "_peer", "_trust", "_via", "number", "proto", "trusted")
+    __slots__ = ("_fixed", "_trust", "_via", "number", "peer", "proto", "trusted")
 
     def __init__(
         self, peer: str, proto: bytes, instance: bytes, trust: Trust, number: int = 0
@@ -98,22 +98,26 @@ class ForwardingFields:
         self.trusted = trust.trusts(peer)
         self.number = number
         self._trust = trust
-        self._peer = peer
+        self.peer = peer
         self.proto = proto
         name = peer.encode() or b"unix:"
-        self._via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
-        self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
-            name,
-            name,
-            proto,
-            self._via,
-        )
+        via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
+        # Each connection needs one of the two only, and has it for as long as it lasts.
+        self._via = via if self.trusted else b""
+        self._fixed = b""
+        if not self.trusted:
+            self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+                name,
+                name,
+                proto,
+                via,
+            )
 
     def end_of_head(self, request: RequestHead) -> bytes:
         """Return the fields that follow RequestHead.forward, with the empty line."""
         if not self.trusted:
             return self._fixed
-        name = self._peer.encode() or b"unix:"
+        name = self.peer.encode() or b"unix:"
         header = request.combined(b"x-forwarded-for")
         real_ip = self._real_ip(request, header).encode("latin-1") or b"unix:"
         if header:
@@ -131,7 +135,7 @@ class ForwardingFields:
     def client_of(self, request: RequestHead) -> str:
         """Return the client's address, the same as in X-Real-IP; "" for a unix socket."""
         if not self.trusted:
-            return self._peer
+            return self.peer
         return self._real_ip(request, request.combined(b"x-forwarded-for"))
 
     def client_named(self, request: RequestHead) -> str:
@@ -148,8 +152,8 @@ class ForwardingFields:
         # HAProxy, Envoy). So X-Real-IP counts only if there is no X-Forwarded-For.
         if not forwarded_for and (real_ip := request.first(b"x-real-ip")) is not None:
             address = _address(real_ip.decode("latin-1"))
-            return self._peer if address is None else str(address)
-        return self._trust.client_of(forwarded_for, self._peer)
+            return self.peer if address is None else str(address)
+        return self._trust.client_of(forwarded_for, self.peer)
 
 
 def without_expectation(head: bytes) -> bytes:

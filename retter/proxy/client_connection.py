@@ -287,6 +287,7 @@ class DownstreamConnection(Requester):
         transport.set_write_buffer_limits(services.settings.write_buffer_bytes_max)
         now = self._loop.time()
         self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
+        self.peer = self.forwarding.peer  # equal, and the same object for all of this address
         self._memo = services.heads.request_memos[self.forwarding.trusted, self._proto]
         self.requests = self._make_requests(self._memo)
         self.deadline = now + services.settings.head_timeout_s

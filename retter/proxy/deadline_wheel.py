@@ -30,12 +30,12 @@ Item = TypeVar("Item", bound=Watched)
 class DeadlineWheel(Generic[Item]):
     """Items in buckets of one second, in the order of their deadlines."""
 
-    __slots__ = ("_buckets", "_passing", "_second")
+    __slots__ = ("_buckets", "_latest", "_passing", "_second")
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, set[Item]] = {}
         self._passing: set[Item] = set()  # of the last second, not yet checked
-        self._second = int(now)
+        self._second = self._latest = int(now)
 
     def watch(self, item: Item, now: float) -> None:
         """Add an item, or move it to an earlier bucket if its deadline is earlier now."""
@@ -45,7 +45,9 @@ class DeadlineWheel(Generic[Item]):
             if item.bucket <= second:
                 return
             self.forget(item)
-        item.bucket = second
+        if second == self._latest:  # then all items of that second have one number: 32 octets
+            second = self._latest
+        self._latest = item.bucket = second
         bucket = self._buckets.get(second)
         if bucket is None:
             bucket = self._buckets[second] = set()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from retter.proxy.deadline_wheel import HORIZON_S, LOOKS_PER_PASSED, DeadlineWheel
+from retter.telemetry.build import is_compiled
 
 
 class Item:
@@ -24,6 +25,16 @@ def test_an_item_is_due_once_its_deadline_has_passed() -> None:
     assert item.bucket >= 0, "watched until forgotten"
     wheel.forget(item)
     assert list(wheel.due(100.0)) == []
+
+
+def test_items_of_one_second_hold_one_number() -> None:
+    wheel: DeadlineWheel[Item] = DeadlineWheel(0.0)
+    items = [Item(5000 + n / 10) for n in range(9)]
+    for item in items:
+        wheel.watch(item, 0.0)
+    assert {item.bucket for item in items} == {5001}
+    # Compiled, a number is made whenever Python's code reads it, and none is held.
+    assert len({id(vars(item)["bucket"]) for item in items}) == 1 or is_compiled()
 
 
 def test_a_deadline_that_has_moved_on_is_not_due() -> None:
