@@ -52,7 +52,7 @@ def wait_until_they_know_each_other(redis: int, boxes: int) -> None:
     try:
         while time.monotonic() < end:
             try:
-                names = list(client.scan_iter("retter:2:*:boxes"))
+                names = list(client.scan_iter("retter:1:*:boxes"))
                 if names and int(str(client.zcard(names[0]))) == boxes:
                     time.sleep(2.0)  # until each has counted the others
                     return

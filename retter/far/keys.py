@@ -41,7 +41,10 @@ class Keys:
     def __init__(self, secret: bytes) -> None:
         if len(secret) < SECRET_TEXT_BYTES_MIN:
             raise ValueError(f"a secret has at least {SECRET_TEXT_BYTES_MIN} octets")
-        self._root = blake2b(secret, person=b"retter-shared").digest()
+        # With the version of the hashes (packing.py): boxes of two versions could not drop each
+        # other's pages at a logout, so they have no key and no name in common.
+        salt = b"%d" % FORMAT_VERSION
+        self._root = blake2b(secret, person=b"retter-shared", salt=salt).digest()
         self.owner = self._key(b"owner")
         self.public = self._key(b"public")
         self.tickets = self._key(b"tickets")
@@ -50,9 +53,7 @@ class Keys:
         self._tags = self._key(b"tags")
         self._names = self._entries = self._key(b"names")
         site = blake2b(b"site", key=self._root, digest_size=8).hexdigest()
-        # With the version of the hashes (packing.py): boxes of two versions could not drop each
-        # other's pages at a logout, so they share nothing.
-        self.prefix = f"retter:{FORMAT_VERSION}:{{{site}}}:".encode()
+        self.prefix = f"retter:1:{{{site}}}:".encode()
 
     def _key(self, use: bytes) -> bytes:
         return blake2b(use, key=self._root, digest_size=_KEY_BYTES).digest()

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.far import keys
 from retter.far.changes import NO_PLACE, Message, id_of, message_of, place_of
 from retter.far.keys import SEAL_BYTES, STEP_BYTES, Keys
 from retter.far.records import deflater, opened, opened_body, packed, packed_body, with_bodies
@@ -26,9 +27,14 @@ def test_the_same_secret_makes_the_same_keys_and_another_one_other_keys() -> Non
     assert KEYS.prefix != other.prefix
 
 
-def test_boxes_that_hash_owners_otherwise_share_nothing() -> None:
+def test_boxes_that_hash_owners_otherwise_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A logout at one of them could not drop the pages of the other."""
-    assert KEYS.prefix.startswith(b"retter:%d:{" % FORMAT_VERSION)
+    monkeypatch.setattr(keys, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    other = Keys(SECRET)
+    assert KEYS.prefix.startswith(b"retter:1:{")  # an access list names it
+    assert other.prefix.startswith(b"retter:1:{")
+    assert KEYS.prefix != other.prefix
+    assert KEYS.owner != other.owner
     names = (KEYS.entry(OWNED), KEYS.dropped(OWNED), KEYS.superseded(OWNED), KEYS.body(b"b" * 16))
     assert all(name.startswith(KEYS.prefix) for name in names)
 

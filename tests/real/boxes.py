@@ -26,7 +26,7 @@ PRIVATE_PATH = "/echo/alice-private-orders"
 
 # What docs/scaling.md gives RETTER's user at the server, and nothing else.
 RIGHTS = (
-    "~retter:2:* resetchannels -@all +ping +time +mget +set +expire +unlink +rpush +ltrim +lrange "
+    "~retter:1:* resetchannels -@all +ping +time +mget +set +expire +unlink +rpush +ltrim +lrange "
     "+zadd +zrem +zremrangebyscore +zcard +xadd +xlen +xrange +xrevrange +select +auth"
 )
 
