@@ -170,8 +170,8 @@ SHORTAGE_SHARE: Final = 0.5
 LEARNT_SHARE: Final = 0.5  # demand is counted when this share of the places is in use
 # One place in this many goes to a request with a stored response. With 3, a full application
 # answers 36 % of the pages that were never stored (the bar is 40; without turns it is 57). With 4
-# it answers 43 %.
-STORED_TURN: Final = 4
+# it answers 39 to 43 %, with 5 it answers 42 to 46 %.
+STORED_TURN: Final = 5
 # Unused turns are kept, up to this many. Beside a crawl from 20,000 addresses visitors get 93.1 %
 # of their pages fresh with 1 and 97 % with 8; 16 is no better.
 TURNS_KEPT_MAX: Final = 8

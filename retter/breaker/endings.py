@@ -63,6 +63,9 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
         _probe_passed(circuit, now, permit)
     elif not counts:
         pass
+    elif state is CLOSED:
+        if circuit.room.waiting:
+            _look_early(circuit, now)
     elif state is HALF_OPEN:
         circuit.climb(now)
     elif state is OPEN and not permit.is_get:
@@ -175,6 +178,61 @@ def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
     # Other methods need no probe: they are always forwarded.
     elif (permit.probe is route.opening and not permit.is_slow) or not permit.is_get:
         route.close()
+
+
+# --- late answers ---
+
+
+def count_late(circuit: Circuit, now: float) -> None:
+    """Count the requests in flight that are late already, unless the application pauses."""
+    for permit in late_in_flight(circuit, now):
+        permit.row.late += 1
+
+
+def late_in_flight(circuit: Circuit, now: float) -> list[Permit]:
+    """Return the requests in flight that have become late, each once."""
+    late: list[Permit] = []
+    pulse = circuit.pulse
+    if pulse.is_silent(now):
+        return late
+    for permit in circuit.flight.oldest_first(constants.LOOKED_AT_MAX):
+        age_s = now - permit.started_at
+        if age_s <= constants.LATE_SLACK_S:
+            break
+        if (
+            not permit.is_judged
+            and permit.started_at >= pulse.woke_at
+            and age_s > permit.route.late_after_s
+        ):
+            permit.is_judged = True
+            late.append(permit)
+    return late
+
+
+def look_for_saturation(circuit: Circuit, now: float) -> None:
+    """Enter LIMITING on a sign of saturation: late answers, or no answers at all.
+
+    Without such a sign nothing is shed.
+    """
+    if circuit.pulse.stalls(now, circuit.flight):
+        circuit.fire(now, Signal.STALLED)
+    elif circuit.crowded and not circuit.pulse.is_silent(now):
+        count_late(circuit, now)
+        circuit.table.read_proven()
+        if circuit.table.read_edge():
+            circuit.fire(now, Signal.SATURATED)
+        circuit.set_cap()
+
+
+def _look_early(circuit: Circuit, now: float) -> None:
+    """Look for saturation before the tick if more wait than can be served within the pace.
+
+    They could not even if the application worked on all at once that are known to be good. So each
+    answer is worth a look at the table.
+    """
+    in_time_s = circuit.pace_s * circuit.table.known_good
+    if circuit.elsewhere is None and circuit.waiting * circuit.baseline.mean_s > in_time_s:
+        look_for_saturation(circuit, now)
 
 
 # --- a failure ---

@@ -39,7 +39,7 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
 def _judge(circuit: Circuit, now: float) -> None:
     """Look for a reason to change the state, or to lower the cap for a moment."""
     if circuit.state is CLOSED:
-        _look_for_saturation(circuit, now)
+        endings.look_for_saturation(circuit, now)
     elif circuit.state is LIMITING:
         if circuit.dips.due(now, circuit.baseline.mean_s):
             circuit.limit.restart_window(now)
@@ -157,7 +157,7 @@ def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
 def _close_window(circuit: Circuit, now: float) -> None:
     limit = circuit.limit
     limit.close_window(now, crowded=circuit.crowded)
-    _count_late(circuit, now)
+    endings.count_late(circuit, now)
     circuit.table.advance(now)
     if circuit.state is CLOSED:
         limit.set_limit(limit.closed_limit)
@@ -167,47 +167,6 @@ def _close_window(circuit: Circuit, now: float) -> None:
 
 
 # --- into LIMITING and out of it ---
-
-
-def _count_late(circuit: Circuit, now: float) -> None:
-    """Count the requests in flight that are late already, unless the application pauses."""
-    for permit in late_in_flight(circuit, now):
-        permit.row.late += 1
-
-
-def late_in_flight(circuit: Circuit, now: float) -> list[Permit]:
-    """Return the requests in flight that have become late, each once."""
-    late: list[Permit] = []
-    pulse = circuit.pulse
-    if pulse.is_silent(now):
-        return late
-    for permit in circuit.flight.oldest_first(constants.LOOKED_AT_MAX):
-        age_s = now - permit.started_at
-        if age_s <= constants.LATE_SLACK_S:
-            break
-        if (
-            not permit.is_judged
-            and permit.started_at >= pulse.woke_at
-            and age_s > permit.route.late_after_s
-        ):
-            permit.is_judged = True
-            late.append(permit)
-    return late
-
-
-def _look_for_saturation(circuit: Circuit, now: float) -> None:
-    """Enter LIMITING on a sign of saturation: late answers, or no answers at all.
-
-    Without such a sign nothing is shed.
-    """
-    if circuit.pulse.stalls(now, circuit.flight):
-        circuit.fire(now, Signal.STALLED)
-    elif circuit.crowded and not circuit.pulse.is_silent(now):
-        _count_late(circuit, now)
-        circuit.table.read_proven()
-        if circuit.table.read_edge():
-            circuit.fire(now, Signal.SATURATED)
-        circuit.set_cap()
 
 
 def _look_for_relief(circuit: Circuit, now: float) -> None:

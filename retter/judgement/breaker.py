@@ -19,14 +19,13 @@ from retter.base.worker_place import WorkerPlace
 from retter.breaker import constants
 from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.circuit import Circuit
-from retter.breaker.endings import leave
+from retter.breaker.endings import late_in_flight, leave
 from retter.breaker.fairness import Asker
 from retter.breaker.figures import mode_number, mode_of, take_figures, take_routes, take_rows
 from retter.breaker.mode import Mode
 from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import State, Transition
-from retter.breaker.sweep import late_in_flight
 from retter.judgement.demand import SharedDemand
 from retter.judgement.events import Happened
 from retter.judgement.flight import NOTHING_OLD, SharedFlight

@@ -347,6 +347,22 @@ def test_late_answers_that_lean_to_many_are_saturation() -> None:
     assert driver.breaker.snapshot(driver.now).limit < 16
 
 
+@pytest.mark.parametrize(("count", "early"), [(200, True), (50, False)])
+def test_a_long_line_does_not_wait_for_the_tick(count: int, early: bool) -> None:
+    """The answers of a line that is too long for the pace are looked at as they come."""
+    driver = Driver()
+    serve(driver, 2.0)
+    for number in range(count):
+        driver.admit(key=b"/%d" % number)
+    for _ in range(3):
+        driver.now += 0.05
+        for permit in driver.in_flight[:8]:
+            driver.finish(permit)
+    assert bool(driver.transitions) is early
+    driver.tick()
+    assert driver.transitions[-1].cause is Signal.SATURATED
+
+
 def test_a_pause_of_the_application_is_no_queue() -> None:
     """All were late when it went on, at whatever rank."""
     driver = Driver()
