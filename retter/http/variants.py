@@ -232,6 +232,9 @@ def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
     return tuple([places.get(name, -1) for name in _SOFT_FIELDS])
 
 
+ODD_DEVICE: Final = b"odd"  # of no browser, or of one too old for many sites
+
+
 def soft_of(request: RequestHead) -> Soft:
     """Return the language, device and country of a request; computed once for each head."""
     soft = request.soft
@@ -273,7 +276,7 @@ def _device(agent: bytes) -> bytes:
     if not agent:
         return b""  # nothing is known
     if not agent.startswith(b"Mozilla/5.0") or any(one in agent for one in _ODD_AGENTS):
-        return b"odd"  # not a browser, or too old a browser for many sites
+        return ODD_DEVICE
     return b""
 
 

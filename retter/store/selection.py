@@ -9,6 +9,7 @@ from typing import Final
 from retter.base.hashing import blake2b
 from retter.http.message import RequestHead, Soft
 from retter.http.variants import (
+    ODD_DEVICE,
     accepts_anything,
     key_of_other_browsers,
     keys_of_browsers,
@@ -116,12 +117,15 @@ _KNOWN_KINDS: Final = frozenset((b"accept-language", b"user-agent"))
 
 
 def _is_of_same_kind(record: Record, soft: Soft) -> bool:
-    """Return whether a response varies only by language and browser, and these are of one kind."""
+    """Return whether a response varies only by language and browser, and these are of one kind.
+
+    Programs and very old browsers are of no kind: each may get something else.
+    """
     names: tuple[bytes, ...] = record[VARY_NAMES]
     language, device, _ = record[SOFT]
     return (
         _KNOWN_KINDS.issuperset(names)
-        and (b"user-agent" not in names or device == soft[1])
+        and (b"user-agent" not in names or device == soft[1] != ODD_DEVICE)
         and (b"accept-language" not in names or (bool(language) and language == soft[0]))
     )
 

@@ -50,8 +50,8 @@ def test_why_asks_as_a_browser_or_as_the_client_that_is_described() -> None:
         fields = {"Accept": "text/html,*/*;q=0.8", "Upgrade-Insecure-Requests": "1"}
         fetch(admin, get("/a", headers=fields), reply(b"page"))
         fetch(admin, get("/b"), reply(b"for programs"))
-        found = why(admin, **{"as": "browser", "header": "Accept: text/html,*/*;q=0.8"})
-        assert found["stored"] is None  # who names types of its own sends no more than that
+        found = why(admin, **{"as": "browser", "header": "Accept: application/json"})
+        assert found["stored"] is None  # who names types of its own asks for these
         url = "http://shop.example/b"
         assert why(admin, url=url, **{"as": "browser"})["stored"] is None
         assert why(admin, url=url, **{"as": "program"})["stored"] is not None

@@ -41,6 +41,8 @@ def in_need(
         ("User-Agent", FIREFOX, PHONE, False),
         ("User-Agent", PHONE, FIREFOX, False),
         ("User-Agent", FIREFOX, CURL, False),
+        ("User-Agent", CURL, {"User-Agent": "Wget/1.21"}, False),
+        ("User-Agent", CURL, CURL, True),
         ("Accept-Language, Cookie", GERMAN, AUSTRIAN, True),
         ("Accept-Language", GERMAN, FRENCH, False),
         ("Accept-Language", GERMAN, {}, False),
