@@ -20,6 +20,7 @@ _FILES: Final = frozenset({"FILE"})
 _FOLDERS: Final = frozenset({"FOLDER"})
 _CHOICES: Final = re.compile(r"[a-z0-9_-]+(\|[a-z0-9_-]+)+")
 
+_PLAIN_MARKS: Final = frozenset(" ,.:;/+-_")  # no shell interprets them in a word
 ABOUT_LENGTH_MAX: Final = 70  # characters: beside the option, on one line of a terminal
 
 
@@ -100,7 +101,8 @@ def _value(action: argparse.Action, choices: Mapping[str, Sequence[str]]) -> Val
 
 def _short(text: str) -> str:
     """Return the first sentence, on one line, without characters that a shell interprets."""
-    plain = re.sub(r"[^\w ,.:;/+-]+", "", " ".join(text.replace("%%", "%").split()))
+    words = " ".join(text.replace("%%", "%").split())
+    plain = "".join([one for one in words if one.isalnum() or one in _PLAIN_MARKS])
     sentence = re.split(r"(?<=[a-z0-9])[.;:] ", plain)[0].rstrip(".")
     if len(sentence) <= ABOUT_LENGTH_MAX:
         return sentence
