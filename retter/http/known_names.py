@@ -139,7 +139,6 @@ REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
     b"cdn-requestid",
     b"x-vercel-id",
     b"x-akamai-request-id",
-    b"x-unique-id",  # HAProxy
     b"x-arr-log-id",
     b"x-appgw-trace-id",  # Azure
     b"x-nf-request-id",  # Netlify

@@ -256,9 +256,10 @@ class Goodness:
     def _admits_failure(self, head: ResponseHead, body: bytes) -> bool:
         """Return whether a small body contains one of the texts. Linear in its length.
 
-        With a 200, Retry-After has no meaning (RFC 9110 section 10.2.3): it is a maintenance page.
+        With a 200, Retry-After has no meaning (RFC 9110 section 10.2.3): a page with it is one of
+        maintenance. Programs that ask for the state of a job may get both.
         """
-        if head.status == 200 and head.first(b"retry-after") is not None:
+        if head.status == 200 and head.first(b"retry-after") is not None and _is_page(head):
             return True
         if not self._texts or not _is_text(head):
             return False
@@ -277,6 +278,11 @@ def _is_blank(body: bytes, coding: bytes) -> bool:
     if plain is None:
         return not length_of(body)
     return len(plain) <= BLANK_BYTES_MAX and not plain.strip(_BLANKS)
+
+
+def _is_page(head: ResponseHead) -> bool:
+    essence = (head.first(b"content-type") or b"").partition(b";")[0]
+    return essence.strip(b" \t").lower() == b"text/html"
 
 
 def _is_text(head: ResponseHead) -> bool:

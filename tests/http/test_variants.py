@@ -84,7 +84,7 @@ def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None
     "name",
     [
         "X-Amz-Cf-Id", "X-Azure-Ref", "X-Varnish", "Fly-Request-Id", "CDN-RequestId", "X-Vercel-Id",
-        "X-Unique-ID", "X-ARR-LOG-ID", "X-AppGW-Trace-Id", "X-NF-Request-Id", "Rndr-Id", "X-Timer",
+        "X-ARR-LOG-ID", "X-AppGW-Trace-Id", "X-NF-Request-Id", "Rndr-Id", "X-Timer",
         "X-Railway-Request-Id", "X-Kong-Request-Id", "EagleId", "Alt-Used", "Available-Dictionary",
         "X-Akamai-Request-ID", "X-Envoy-Expected-Rq-Timeout-Ms", "From", "CF-Connecting-IP",
         "CF-Ray", "CF-IPCountry", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
@@ -392,3 +392,12 @@ def test_one_network_pushes_out_no_variants_of_others(network: str) -> None:
     client = proxy.client(get(headers={"Accept-Language": "de"}))
     proxy.upstream.sends(reply(b"", status="500 Oops"))
     assert body_of(client.received()) == b"in de"
+
+
+def test_what_may_be_the_id_of_a_device_separates() -> None:
+    """HAProxy's manual calls its request ids so, and so do programs on phones what they are."""
+    site = Site(lambda asked: page("page"))
+    site.ask("/", headers={"X-Unique-ID": "a"})
+    site.goes_down()
+    assert site.ask("/", headers={"X-Unique-ID": "a"}).stored
+    assert not site.ask("/", headers={"X-Unique-ID": "b"}).stored

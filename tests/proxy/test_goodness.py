@@ -165,6 +165,8 @@ class TestErrorPages:
         assert judged(PAGE + b"!", head=head) is Verdict.GOOD
         accepted = head_of("Retry-After: 5", "Content-Length: 2", status="202 Accepted")
         assert judged(b"{}", head=accepted) is Verdict.GOOD
+        running = head_of("Content-Type: application/json", "Retry-After: 5", "Content-Length: 20")
+        assert judged(b'{"state": "running"}', head=running) is Verdict.GOOD
 
     def test_new_pages_are_read_in_trouble_only(self) -> None:
         assert judged(ERROR, None) is Verdict.GOOD
