@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from retter.config.settings import ConfigError
 from retter.config.units import ListenAddress
 from retter.net import systemd
 
@@ -51,12 +52,41 @@ def predecessors_log_format() -> str:
 
     A successor writes to the same log before it has read its own settings.
     """
+    try:
+        return str(_given().get("log_format", ""))
+    except ConfigError:
+        return ""
+
+
+def _given() -> dict[str, Any]:
+    """Return what the process that has started this one says; {} if there is none.
+
+    Raises:
+        ConfigError: It is not from a RETTER.
+    """
     text = os.environ.get(_VARIABLE, "")
-    return str(json.loads(text).get("log_format", "")) if text else ""
+    try:
+        given = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise _not_given(str(error)) from None
+    if not isinstance(given, dict):
+        raise _not_given("it is no object of JSON")
+    return given
+
+
+def _not_given(why: str) -> ConfigError:
+    return ConfigError(
+        f"{_VARIABLE}: only a RETTER that hands over sets it, for its successor: remove it from "
+        f"the environment ({why})"
+    )
 
 
 class Inheritance:
-    """The sockets and descriptors that this process received at its start."""
+    """The sockets and descriptors that this process received at its start.
+
+    Raises:
+        ConfigError: What it is told about them does not come from a RETTER.
+    """
 
     def __init__(self) -> None:
         self._listeners: list[socket.socket] = systemd.take_listeners()
@@ -70,20 +100,28 @@ class Inheritance:
         # The previous process's message about its workers; None: no such process, or it has none.
         self.workers: dict[str, Any] | None = None
         self.takes_over = False  # from a previous process
-        text = os.environ.pop(_VARIABLE, "")
-        if text:
-            given = json.loads(text)
-            lent = [socket.socket(fileno=number) for number in given["listeners"]]
-            self._lent = {str(one.getsockname()) for one in lent}
-            self._listeners += lent
-            self._kept |= set(given["kept"])
-            self._ready_fd = given["ready"]
-            self.store_fd = given["store"]
-            self.takes_over, self.workers = True, given.get("workers")
-            self._take_state(given.get("state", -1), given.get("memory", -1))
-            os.set_inheritable(self._ready_fd, False)
-            for listener in self._listeners:
-                listener.set_inheritable(False)
+        given = _given()
+        os.environ.pop(_VARIABLE, None)
+        try:
+            if given:
+                self._receive(given)
+        except (LookupError, TypeError, ValueError, OverflowError, OSError) as error:
+            raise _not_given(f"{type(error).__name__}: {error}") from None
+
+    def _receive(self, given: dict[str, Any]) -> None:
+        lent = [socket.socket(fileno=number) for number in given["listeners"]]
+        self._lent = {str(one.getsockname()) for one in lent}
+        self._listeners += lent
+        self._kept |= set(given["kept"])
+        os.set_inheritable(given["ready"], False)
+        self._ready_fd = given["ready"]
+        self.store_fd = given["store"]
+        self.takes_over, self.workers = True, given.get("workers")
+        if not isinstance(self.workers, dict | None):
+            raise TypeError("workers")
+        self._take_state(given.get("state", -1), given.get("memory", -1))
+        for listener in self._listeners:
+            listener.set_inheritable(False)
 
     @classmethod
     def of_supervisor(cls, listeners: Sequence[socket.socket]) -> "Inheritance":

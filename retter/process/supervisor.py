@@ -139,16 +139,17 @@ class Supervisor:
         if not inheritance.takes_over:
             return 0
         before = inheritance.workers
-        if before is None or before["count"] != self._workers:
-            count = 1 if before is None else before["count"]
+        count = 1 if before is None else before.get("count", 0)
+        if before is None or count != self._workers:
             raise ConfigError(
                 f"workers: from {count} to {self._workers} needs a restart; SIGUSR2 cannot do that"
             )
-        size = os.fstat(inheritance.memory_fd).st_size
+        fd = inheritance.memory_fd
+        size = os.fstat(fd).st_size if fd >= 0 else 0
         if before.get("layout") != LAYOUT or size != bytes_for(self._workers):
             raise ConfigError("workers: this version needs a restart; SIGUSR2 cannot do that")
         self._predecessor = int(before.get("pid", 0))
-        return 1 - int(before["generation"])
+        return 1 - int(before.get("generation", 0))
 
     def _map_memory(self) -> SharedMemory:
         """Return the memory of all workers; the previous process may have the other half."""

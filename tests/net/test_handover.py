@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from retter.config.settings import ConfigError
 from retter.net import systemd
-from retter.net.handover import Inheritance
+from retter.net.handover import Inheritance, predecessors_log_format
 
 
 def inherited(monkeypatch: pytest.MonkeyPatch, **given: Any) -> Inheritance:
@@ -42,3 +43,23 @@ def test_the_state_comes_by_descriptors_that_no_child_gets(monkeypatch: pytest.M
         assert not os.get_inheritable(memory)
         os.close(memory)
         inheritance.serving()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "junk", "[]", "1", "[" * 30_000, '{"listeners": []}', '{"listeners": 1}',
+        '{"listeners": ["a"], "kept": [], "ready": -1, "store": -1}',
+        '{"listeners": [99999], "kept": [], "ready": -1, "store": -1}',
+        '{"listeners": [], "kept": [], "ready": 99999, "store": -1}',
+        '{"listeners": [], "kept": [], "ready": 2, "store": -1, "workers": 5}',
+        f'{{"listeners": [], "kept": [], "ready": {1 << 70}, "store": -1}}',
+    ],
+    ids=lambda text: text[:60],
+)  # fmt: skip
+def test_what_no_retter_has_said_is_one_line(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(systemd, "take_listeners", list[socket.socket])
+    monkeypatch.setenv("_RETTER_TAKEOVER", text)
+    predecessors_log_format()  # of no use then, and no fault
+    with pytest.raises(ConfigError, match=r"^_RETTER_TAKEOVER: [^\n]+$"):
+        Inheritance()
