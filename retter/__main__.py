@@ -16,7 +16,9 @@ def _occupy_standard_descriptors() -> None:
             number = os.open(os.devnull, os.O_RDWR)
         os.close(number)
     except OSError:
-        pass  # there is no /dev/null
+        return  # there is no /dev/null
+    if sys.stderr is None:  # commands write to it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it is for the whole life of the process
 
 
 def main() -> int:

@@ -16,15 +16,27 @@ def put(text: str) -> None:
     Raises:
         OutputLost: It cannot be written.
     """
+    with suppress(BrokenPipeError):
+        write(text, flush=True)
+
+
+def write(text: str = "", *, flush: bool = False) -> None:
+    """Write a part of a text to standard output. The last part is to be flushed.
+
+    Raises:
+        OutputLost: It cannot be written.
+        BrokenPipeError: Its reader has left.
+    """
     if sys.stdout is None:
         raise OutputLost(f"standard output: {os.strerror(EBADF)}")
     try:
         sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _write_no_more()
+        if flush:
+            sys.stdout.flush()
     except OSError as error:
         _write_no_more()
+        if isinstance(error, BrokenPipeError):
+            raise
         raise OutputLost(f"standard output: {error.strerror}") from None
 
 

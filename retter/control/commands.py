@@ -64,10 +64,7 @@ def main(word: str, arguments: Sequence[str]) -> int:
         if isinstance(error, Unreachable) and error.neighbours:
             sys.stderr.write(words.printable(words.others(error.neighbours)))
         return EXIT_FAILED
-    except BrokenPipeError:
-        # The reader has closed the pipe (`retter top | head`). The interpreter's own flush at its
-        # end must not report that either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has closed the pipe: `retter top | head`
         return EXIT_OK
 
 

@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 the file could not be written, 2 wrong arguments.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from retter.config.output import put
 from retter.config.template import json_schema, toml_template
@@ -52,12 +54,22 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_OK
     try:
         with open(options.file, "x", encoding="utf-8") as file:
-            file.write(text)
+            _fill(file, text)
     except FileExistsError:
         sys.stderr.write(f"retter config: {options.file} exists; give another name or remove it\n")
         return EXIT_FAILED
     except OSError as error:
         sys.stderr.write(f"retter config: {options.file}: {error.strerror}\n")
         return EXIT_FAILED
-    sys.stdout.write(f"written: {options.file}\n")
+    put(f"written: {options.file}\n")
     return EXIT_OK
+
+
+def _fill(file: TextIO, text: str) -> None:
+    """Write a new file. If that fails, there is none: a part would be taken for the whole."""
+    try:
+        file.write(text)
+        file.flush()
+    except OSError:
+        os.unlink(file.name)
+        raise

@@ -1,8 +1,9 @@
 """A parser of arguments whose complaints are one line, as those about settings are."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from retter.config.output import put
 from retter.config.settings import ConfigError
 
 
@@ -12,3 +13,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments."""
         raise ConfigError(f"{self.prog.removeprefix('retter ')}: {message}")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print how the command is used. Raises OutputLost."""
+        put(self.format_help())

@@ -1,7 +1,7 @@
 """`retter store`: the content of the folder of `--store`, with or without a running RETTER.
 
-Exit codes: 0 done, 1 damaged (the output says what to do), 2 wrong arguments, or a folder that
-cannot be used.
+Exit codes: 0 done, 1 damaged (the output says what to do), or an output that cannot be written, 2
+wrong arguments, or a folder that cannot be used.
 """
 
 import argparse
@@ -19,12 +19,14 @@ from retter.admin.message import AdminError
 from retter.admin.url import split_url
 from retter.config import units
 from retter.config.load import load
+from retter.config.output import OutputLost, write
 from retter.config.settings import SETTINGS, ConfigError, Settings
 from retter.control import words
 from retter.control.parser import Parser
 
 EXIT_OK: Final = 0
 EXIT_DAMAGED: Final = 1
+EXIT_LOST: Final = 1
 
 _WHERE: Final = ("store", "config")  # settings by which the folder is found
 _SHOWN_MAX: Final = 10  # damaged pages; `--json` has all
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
         ConfigError: An argument is wrong, or the folder cannot be used.
+        OutputLost: Standard output takes nothing.
     """
     options = parser().parse_args(arguments)
     try:
@@ -49,12 +52,13 @@ def main(arguments: Sequence[str]) -> int:
         ) from None
     settings = _settings(options)
     try:
-        return ACTIONS[options.action][1](settings, options)
+        code = ACTIONS[options.action][1](settings, options)
+        write(flush=True)
     except Damaged as error:
         return _tell_damage(settings.store, str(error))
     except BrokenPipeError:  # the reader has closed the pipe: `retter store list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    return code
 
 
 def main_guarded(arguments: Sequence[str]) -> int:
@@ -63,18 +67,18 @@ def main_guarded(arguments: Sequence[str]) -> int:
     Reading a page beyond the end of a mapped file, or one that the disk cannot read, raises a
     signal instead of an exception.
     """
-    sys.stdout.flush()
     child = os.fork()
     if not child:
         code = 2
         try:
             code = main(arguments)
-            sys.stdout.flush()
         except ConfigError as error:
             sys.stderr.write(words.printable(f"retter: {error}\n"))
+        except OutputLost as error:
+            sys.stderr.write(f"retter: {error}\n")
+            code = EXIT_LOST
         except SystemExit as end:  # --help
             code = end.code if isinstance(end.code, int) else 0
-            sys.stdout.flush()
         except KeyboardInterrupt:
             code = 130
         except BaseException as error:  # noqa: BLE001 - nothing of the parent's may run here
@@ -145,7 +149,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else text)
+    write(json.dumps(document, indent=2) + "\n" if options.json else text)
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:
@@ -327,24 +331,25 @@ def _print_json(found: Iterator[Any]) -> None:
             "vary": [name.decode("latin-1") for name in response.vary_names],
             "superseded": response.superseded,
         }
-        sys.stdout.write(f"{before}\n  {json.dumps(document)}")
+        write(f"{before}\n  {json.dumps(document)}")
         before = ","
-    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+    write("[]\n" if before == "[" else "\n]\n")
 
 
 def _print_table(found: Iterator[Any]) -> None:
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal else sys.maxsize
     count = 0
     for one in found:
         if not count:
-            sys.stdout.write(f"{'':3}  {'AGE':>11}  {'SIZE':>9}  {'OWNER':8}  URL\n")
+            write(f"{'':3}  {'AGE':>11}  {'SIZE':>9}  {'OWNER':8}  URL\n")
         owner = "private" if one.private else "everyone"
         old = "  (superseded)" if one.response.superseded else ""
         line = (
             f"{one.response.status:3}  {words.length(one.age_s):>11}  {words.size(one.size):>9}  "
             f"{owner:8}  {words.printable(one.url.decode('latin-1'))}{old}"
         )
-        sys.stdout.write(f"{line if len(line) <= columns else line[: columns - 3] + '...'}\n")
+        write(f"{line if len(line) <= columns else line[: columns - 3] + '...'}\n")
         count += 1
     if not count:
         sys.stderr.write("retter: no stored response matches\n")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
+from retter.config.output import write
 from retter.control import words
 from retter.control.client import AdminClient, Unreachable
 from retter.control.words import KINDS, Document, number
@@ -111,7 +112,7 @@ def run(client: AdminClient, *, as_json: bool) -> int:
     Raises ControlError if the first request fails; later ones are repeated.
     """
     state = client.state()
-    if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+    if as_json or not all(stream and stream.isatty() for stream in (sys.stdout, sys.stdin)):
         return _lines(client, state, as_json)
     colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     blocks = _BLOCKS if "utf" in (sys.stdout.encoding or "").lower() else _PLAIN_BLOCKS
@@ -132,7 +133,7 @@ def run(client: AdminClient, *, as_json: bool) -> int:
                 trouble=trouble,
             )
             # Each line is cleared after its end, not before, so that nothing flickers.
-            _write("\x1b[H" + "\x1b[K\r\n".join(shown) + "\x1b[K\x1b[J")
+            write("\x1b[H" + "\x1b[K\r\n".join(shown) + "\x1b[K\x1b[J", flush=True)
             if _key(EVERY_S) in ("q", "Q", "\x03", "\x04"):
                 return 0
             try:
@@ -147,14 +148,9 @@ def _lines(client: AdminClient, state: Document, as_json: bool) -> int:
 
     while True:
         line = f"{json.dumps(state)}\n" if as_json else words.line(state, time.time())
-        _write(words.printable(line))
+        write(words.printable(line), flush=True)
         time.sleep(EVERY_S)
         state = client.state()
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _key(timeout_s: float) -> str:
@@ -173,10 +169,10 @@ def _terminal() -> Generator[None, None, None]:
     signal.signal(signal.SIGTERM, _interrupted)
     tty.setcbreak(sys.stdin)
     try:
-        _write("\x1b[?1049h\x1b[?25l")
+        write("\x1b[?1049h\x1b[?25l", flush=True)
         yield
     finally:
-        _write("\x1b[?25h\x1b[?1049l")
+        write("\x1b[?25h\x1b[?1049l", flush=True)
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 

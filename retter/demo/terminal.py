@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import contextlib
 import resource
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from math import nan
 from typing import Any, Final, NoReturn
+
+from retter.config.output import put
 
 LISTEN: Final = "127.0.0.1:8090"
 CONTROL: Final = "127.0.0.1:8091"
@@ -20,6 +20,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
         raise ValueError(message.removeprefix("argument "))
+
+    def print_help(self, file: Any = None) -> None:
+        """Print how the command is used. Raises OutputLost."""
+        put(self.format_help())
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
@@ -74,10 +78,8 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line and flush it: a reader of the pipe may wait for it."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    """Print a line and flush it: a reader of the pipe may wait for it. Raises OutputLost."""
+    put(text + "\n")
 
 
 def raise_file_limit() -> None:

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from retter.config.settings import ConfigError
 from retter.config.units import ListenAddress
@@ -66,12 +66,12 @@ def _given() -> dict[str, Any]:
     """
     text = os.environ.get(_VARIABLE, "")
     try:
-        given = json.loads(text) if text else {}
+        given: Any = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise _not_given(str(error)) from None
     if not isinstance(given, dict):
         raise _not_given("it is no object of JSON")
-    return given
+    return cast("dict[str, Any]", given)
 
 
 def _not_given(why: str) -> ConfigError:
@@ -116,9 +116,10 @@ class Inheritance:
         os.set_inheritable(given["ready"], False)
         self._ready_fd = given["ready"]
         self.store_fd = given["store"]
-        self.takes_over, self.workers = True, given.get("workers")
-        if not isinstance(self.workers, dict | None):
+        workers = given.get("workers")
+        if not isinstance(workers, dict | None):
             raise TypeError("workers")
+        self.takes_over, self.workers = True, workers
         self._take_state(given.get("state", -1), given.get("memory", -1))
         for listener in self._listeners:
             listener.set_inheritable(False)

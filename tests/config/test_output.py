@@ -8,12 +8,15 @@ import pytest
 
 from retter.cli import main
 
-COMMANDS = (["--version"], ["--help"], ["config", "init"], ["completion", "bash"])
+COMMANDS = (
+    ["--version"], ["--help"], ["config", "init"], ["completion", "bash"], ["status", "--help"],
+    ["store", "--help"], ["load", "--help"],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_full_disk_is_one_line(
-    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
@@ -21,7 +24,8 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(sys, "stdout", None)
     assert main(command) == 1
     monkeypatch.undo()
-    assert capsys.readouterr().err == (
+    sys.stderr.flush()
+    assert capfd.readouterr().err == (
         "retter: standard output: No space left on device\n"
         "retter: standard output: Bad file descriptor\n"
     )
@@ -56,3 +60,8 @@ def test_the_first_three_descriptors_are_never_a_clients() -> None:
     )
     closed = 'exec "$0" -c "$1" <&- >&- 2>&-'
     assert subprocess.run(["sh", "-c", closed, sys.executable, code]).returncode == 0
+
+
+def test_a_command_without_standard_error_has_its_exit_code() -> None:
+    command = f"{sys.executable} -m retter load --seconds soon http://127.0.0.1:1 2>&-"
+    assert subprocess.run(["sh", "-c", command]).returncode == 2

@@ -1,6 +1,7 @@
 """`retter config`: it writes a file, and never over one."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_folder_that_is_missing_is_named(
 ) -> None:
     assert main(["config", "init", str(tmp_path / "no" / "file")]) == 1
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        assert main(["config", "init", str(tmp_path / "retter.toml")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capsys.readouterr().err.endswith("retter.toml: File too large\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

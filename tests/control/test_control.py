@@ -1,8 +1,10 @@
 """The output of the commands: words, the screen of `retter top`, and errors, without a listener."""
 
 import os
+import sys
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from retter.admin.controls import (
 )
 from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
+from retter.config.output import OutputLost
 from retter.control import client, commands, top, words
 from retter.process.running import ADMIN_TRIES
 
@@ -423,3 +426,15 @@ def test_an_order_holds_as_long_by_command_as_by_itself() -> None:
     assert commands.PAUSE_S == PAUSE_S_DEFAULT
     assert commands.CIRCUIT_S_MAX == FORCED_S_MAX
     assert commands.PAUSE_S_MAX == PAUSE_S_MAX
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_top_on_an_output_that_takes_nothing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    operators = SimpleNamespace(state=lambda: STATE)
+    with open("/dev/full", "w") as full:
+        for output in (full, None):
+            monkeypatch.setattr(sys, "stdout", output)
+            with pytest.raises(OutputLost):
+                top.run(cast("Any", operators), as_json=as_json)

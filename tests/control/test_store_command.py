@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,21 @@ def test_what_the_guarded_one_says_and_returns_is_passed_on(store: Path, capfd: 
     assert main_guarded(["verify", "--store", "/nowhere"]) == 2
     assert "retter: store: /nowhere: there is no store" in capfd.readouterr().err
     assert main_guarded(["--help"]) == 0
+
+
+@pytest.mark.parametrize("action", ["info", "verify", "list"])
+def test_an_output_that_takes_nothing_is_one_line(
+    store: Path, capfd: Any, monkeypatch: Any, action: str
+) -> None:
+    with open("/dev/full", "w") as full:
+        for output in (full, None):
+            monkeypatch.setattr(sys, "stdout", output)
+            assert main_guarded([action, "--store", str(store)]) == 1
+    monkeypatch.undo()
+    assert capfd.readouterr().err == (
+        "retter: standard output: No space left on device\n"
+        "retter: standard output: Bad file descriptor\n"
+    )
 
 
 # -- list
