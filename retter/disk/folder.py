@@ -95,6 +95,7 @@ class Folder:
         self._faults = faults
         self._place = place
         self.is_lent = False  # another process uses it too
+        self._files: dict[str, os.stat_result] = {}  # those in use, see `lost`
         self._fault_file: BinaryIO | None = None
         self._mapped: mmap.mmap | None = None
         # One octet for each that uses the database in this process: 1 while it does.
@@ -178,6 +179,30 @@ class Folder:
     def at(self, name: str) -> str:
         """Return the path of a file in the folder."""
         return os.path.join(self.path, name)
+
+    def remember_files(self) -> None:
+        """Note which files are in use from now on.
+
+        Raises:
+            OSError: One of them does not exist.
+        """
+        if self._place is None:  # workers need them only until the last one ends
+            self._files = {name: os.stat(self.at(name)) for name in ("lock", DATA)}
+
+    def lost(self) -> str:
+        """Return the name of a file in use that is not in the folder any more, else "".
+
+        Somebody has removed the folder, or put another copy in its place: what is written to the
+        open files is not in it.
+        """
+        for name, used in self._files.items():
+            try:
+                if os.path.samestat(os.stat(self.at(name)), used):
+                    continue
+            except OSError:
+                pass
+            return name
+        return ""
 
     def names(self, begin: str) -> list[str]:
         """Return the names of the files that begin so."""

@@ -73,6 +73,7 @@ def open_in(
     secret, is_new = folder.secret()
     database = _database(folder, settings, failpoint, readers_max)
     try:
+        folder.remember_files()
         journal = Journal(folder.at("drops"))
     except OSError:
         database.close()

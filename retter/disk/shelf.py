@@ -9,6 +9,7 @@ with the memory alone and logs it.
 import contextlib
 import time
 from collections.abc import Callable
+from errno import ESTALE
 from time import perf_counter
 from typing import Any, Final, cast
 
@@ -441,6 +442,8 @@ class DiskShelf:
         wall: float,
         notes: dict[str, object],
     ) -> Done:
+        if lost := self._folder.lost():
+            raise OSError(ESTALE, f"somebody has removed or replaced {lost}; restart RETTER")
         self._folder.enter(WRITER)
         try:
             return self._database.commit(batch, touched, now, wall, notes)

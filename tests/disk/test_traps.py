@@ -642,6 +642,29 @@ def _no_space(*_: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.parametrize("lost", ["lock", "data.mdb", "folder"])
+def test_what_goes_into_removed_files_is_not_called_written(tmp_path: Path, lost: str) -> None:
+    """As when a backup is put in place of the folder while RETTER runs."""
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path / "store", clock)
+    for number, page in enumerate((b"a", b"b")):
+        if number and lost == "folder":
+            (tmp_path / "store").rename(tmp_path / "old")
+            shutil.copytree(tmp_path / "old", tmp_path / "store")
+        elif number:
+            (tmp_path / "store" / lost).unlink()
+        for key, waits in batch({f"/{number}": page}).slots.items():
+            shelf.behind.changed(key, waits.slot, (), clock.now)
+        clock.now += 6.0
+        shelf.tick(clock.now)
+    assert (shelf.figures.commits, shelf.figures.commit_failures) == (1, 1)
+    assert shelf.figures.last_failure.startswith("somebody has removed or replaced ")
+    for number, page in enumerate((b"a", b"b")):  # those on disk, and those that wait
+        found = shelf.behind.fetch(b"*a.b/%d" % number, clock.now)
+        assert found is not None and found.slot[0][2] == page
+    shelf.close()
+
+
 def test_a_note_that_fails_is_written_with_the_entries_that_need_it(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
