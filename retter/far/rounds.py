@@ -154,13 +154,15 @@ class Conversation:
     def _set_clock(self, answer: Any, wall: float) -> None:
         self.clock_s = int(answer[0]) + int(answer[1]) / 1e6 - wall
 
-    def _hear(self, place: bytes, name: bytes, value: bytes, outcome: RoundResult) -> None:
+    def _hear(self, place: bytes, name: bytes, value: bytes, outcome: RoundResult) -> bool:
+        """Take a message; return whether it is one."""
         data = self._keys.opened(name, value)
         message = None if data is None else message_of(data)
         if message is None:
             outcome.unreadable += 1
-        else:
-            outcome.messages.append((place, message))
+            return False
+        outcome.messages.append((place, message))
+        return True
 
     def _purges_of(self, values: list[bytes], outcome: RoundResult) -> list[tuple[bytes, Purge]]:
         name = self._named(b"purges")
@@ -202,15 +204,16 @@ class Conversation:
                 return
             if asked.place != NO_PLACE and length >= CHANGES_KEPT:
                 self._miss(asked.place, place_of(oldest[0][0]), outcome)
-        for stream_id, fields in answers[-1]:
-            outcome.place = place_of(stream_id)
-            self._hear(
-                outcome.place,
-                stream,
-                dict(zip(fields[::2], fields[1::2], strict=True)).get(b"m", b""),
-                outcome,
-            )
-        outcome.complete = len(answers[-1]) < CHANGES_READ_MAX
+        entries, now = answers[-1], place_of(b"%d" % self._now_ms(asked))
+        for stream_id, fields in entries:
+            place, value = place_of(stream_id), dict(zip(fields[::2], fields[1::2], strict=True))
+            # What no box has told may have an id after all that boxes will ever tell. A response
+            # that counts as written after that would outlive the next logouts.
+            if self._hear(place, stream, value.get(b"m", b""), outcome) or place <= now:
+                outcome.place = place
+        outcome.complete = len(entries) < CHANGES_READ_MAX
+        if not outcome.complete and outcome.place == asked.place:
+            raise Away("its stream of changes is full of what no box has told: delete it")
 
     def _beat(self, asked: Round) -> list[Command]:
         """Return the commands that send a heartbeat and count the boxes."""

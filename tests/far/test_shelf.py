@@ -496,6 +496,40 @@ def test_a_box_that_finds_no_place_tells_its_change_later(
 # -- how many boxes
 
 
+def test_what_no_box_has_told_moves_nobody_past_later_changes(
+    server: FakeServer, clock: Clock
+) -> None:
+    """As after an XADD of somebody else's, whose id is the last one that there can be."""
+    one, other = two(server, clock)
+    stream = one.shelf.keys.prefix + b"changes"
+    last = (1 << 64) - 1
+    server.values.setdefault(stream, []).append(((last, last), [b"m", b"junk"]))
+    settle(clock, one, other)
+    identity = put(one, b"/mine", b"alice", ALICE)
+    settle(clock, one, other, seconds=3.0)
+    server.drop(stream)  # the operator removes it
+    one.store.invalidation.drop_owner(identity.owner, clock.now, identity.marks)
+    settle(clock, one, other, seconds=2.0)
+    assert Removals(owners={identity.owner}, marks=set(identity.marks)) in other.heard
+    third = Box(server, clock, "third")
+    settle(clock, third)
+    assert found(third, b"/mine", ALICE) is None
+    assert one.shelf.is_in_touch and other.shelf.is_in_touch
+
+
+def test_a_stream_full_of_what_no_box_has_told_is_said(server: FakeServer, clock: Clock) -> None:
+    one, other = two(server, clock)
+    stream = one.shelf.keys.prefix + b"changes"
+    after = int(clock.wall() * 1000) + 5000
+    entries = server.values.setdefault(stream, [])
+    entries += [((after, n), [b"m", b"junk"]) for n in range(rounds.CHANGES_READ_MAX)]
+    settle(clock, one, other, seconds=3.0)
+    assert not one.shelf.is_in_touch and "delete it" in one.shelf.stats()["trouble"]
+    server.drop(stream)
+    settle(clock, one, other, seconds=10.0)
+    assert one.shelf.is_in_touch and other.shelf.is_in_touch
+
+
 def test_boxes_are_counted_and_one_that_is_silent_is_not(server: FakeServer, clock: Clock) -> None:
     counted: list[int] = []
     one, other = two(server, clock)
