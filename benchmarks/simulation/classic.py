@@ -5,6 +5,7 @@ forwarding of other methods are as in the product, so that only the decision dif
 """
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 
 from retter.base.errors import Outcome
@@ -94,6 +95,12 @@ class Classic:
     def take_ready(self, now: float) -> list[Permit]:
         """Nobody waits."""
         return []
+
+    def decide_again(
+        self, now: float, permit: Permit, is_stored: Callable[[], bool]
+    ) -> Reason | None:
+        """Nobody waits."""
+        return None
 
     def _is_bad(self, outcome: Outcome, took_s: float) -> bool:
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.simulation.load import POST_ROUTES, ROUTES, Kill, Load, Nuisance
 from benchmarks.simulation.run import Answer, Run, Sample
 from benchmarks.simulation.workers import Workers
 from retter.base.errors import Outcome, outcome_of
+from retter.base.reason import Reason
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
 from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawlers
 
@@ -263,9 +265,22 @@ class Proxy:
 
     def start_ready(self) -> None:
         """Start those who waited and may go now."""
-        for permit in self._breaker.take_ready(self._engine.now):
-            assert isinstance(permit.holder, Request)
-            self._start(permit.holder)
+        breaker, now, free = self._breaker, self._engine.now, True
+        while free:
+            free = False
+            for permit in breaker.take_ready(now):
+                request = permit.holder
+                assert isinstance(request, Request)
+                is_stored = partial(self._stored_at.__contains__, request.key)
+                reason = breaker.decide_again(now, permit, is_stored)
+                if reason is None:
+                    self._start(request)
+                    continue
+                free = True
+                if reason is Reason.SINGLE_FLIGHT:
+                    self._answer(request, "stored")
+                else:
+                    self._answer(request, "error", 503)
 
     def _answer(self, request: Request, how: str, status: int = 200) -> None:
         now = self._engine.now

@@ -4,6 +4,7 @@
 client, as the kernel does by address, or by chance where no client is told apart.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ from benchmarks.simulation.engine import Engine
 from benchmarks.simulation.load import Kill
 from benchmarks.simulation.run import Run
 from retter.base.errors import Outcome
+from retter.base.reason import Reason
 from retter.breaker import (
     Asker,
     BreakerSettings,
@@ -182,6 +184,12 @@ class Workers:
     def take_ready(self, now: float) -> list[Permit]:
         """Return those who may go, of the worker that was spoken to last."""
         return self._use(self._chosen).take_ready(now)
+
+    def decide_again(
+        self, now: float, permit: Permit, is_stored: Callable[[], bool]
+    ) -> Reason | None:
+        """Ask the worker that gave the permit."""
+        return self._breaker_of(permit).decide_again(now, permit, is_stored)
 
     @property
     def waiting(self) -> int:

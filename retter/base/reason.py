@@ -29,7 +29,7 @@ class Reason(StrEnum):
 
     # Not forwarded, or RETTER did not wait: the breaker's decision
     LIMIT = "limit"  # as many in flight as the application can work on
-    SINGLE_FLIGHT = "single-flight"  # limited, and the same key is in flight already
+    SINGLE_FLIGHT = "single-flight"  # limited, and the same key is or was in flight meanwhile
     FRESH_ENOUGH = "fresh-enough"  # limited, and the stored response is very young
     QUEUE_FULL = "queue-full"  # limited, no stored response, and the queue is full
     FAIR_SHARE = "fair-share"  # limited, and its client asks for more than others

@@ -14,7 +14,7 @@ from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import PAUSED, Action, Decision, decide
+from retter.breaker.decide import PAUSED, SINGLE_FLIGHT, Action, Decision, decide
 from retter.breaker.demand import NOBODY
 from retter.breaker.endings import failed, learn, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
@@ -320,20 +320,12 @@ class CircuitBreaker:
             circuit.table.trial_at = now + constants.TRIAL_S
         else:
             self._enqueue(now, permit)
-        if permit.phase is _ADMITTED:
-            self._note_place(now, permit)
         return permit
 
     def _probed(self, route: Route) -> Opening:
         """Return the opening (of the circuit or of the route) that the probe may end."""
         circuit = self.circuit
         return circuit.opening if circuit.state is OPEN or route.opening is None else route.opening
-
-    def _note_place(self, now: float, permit: Permit) -> None:
-        circuit = self.circuit
-        fairness = circuit.fairness
-        if fairness is not None and (permit.lane != UNSORTED or permit.asker != NOBODY):
-            fairness.admitted(permit, permit.route.expected_s, now)
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         circuit = self.circuit
@@ -365,9 +357,36 @@ class CircuitBreaker:
         cap = inf if circuit.mode is OBSERVE else circuit.cap
         while limit.load + len(ready) < cap and (permit := room.next_get()) is not None:
             ready.append(permit)
-        for permit in ready:
-            self._note_place(now, permit)
         return ready
+
+    def decide_again(
+        self, now: float, permit: Permit, is_stored: Callable[[], bool]
+    ) -> Reason | None:
+        """Decide again about a permit of `take_ready`; None: start it.
+
+        Otherwise its holder answers, and its place is for the next one. This is so for a GET
+        without a stored response, if others wait behind it: either its response was stored while it
+        waited (`is_stored`), or the application's would come after `queue_wait_s`.
+        """
+        circuit = self.circuit
+        if (
+            not permit.is_get
+            or permit.has_stored
+            or permit.probe is not None
+            or circuit.state is CLOSED
+            or not circuit.room.waiting
+        ):
+            return None
+        if is_stored():
+            circuit.rejections.stored[SINGLE_FLIGHT.rejection].count += 1
+            reason = Reason.SINGLE_FLIGHT
+        elif now - permit.queued_at > circuit.last_start_s:
+            circuit.counts.queue_timeouts += 1
+            reason = Reason.QUEUE_TIMEOUT
+        else:
+            return None
+        self.cancel(permit)
+        return reason
 
     def cancel(self, permit: Permit) -> None:
         """Record that the client left before its request went upstream."""
@@ -396,6 +415,8 @@ class CircuitBreaker:
         permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
         self._start_cold(now, permit)
         circuit.flight.enter(permit)
+        if circuit.fairness is not None and (permit.lane != UNSORTED or permit.asker != NOBODY):
+            circuit.fairness.admitted(permit, permit.route.expected_s, now)
 
     def _start_cold(self, now: float, permit: Permit) -> None:
         """Note whether the request shows, during the cold start, what an answer takes.

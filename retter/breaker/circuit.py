@@ -150,6 +150,13 @@ class Circuit:
         wait_s = max(constants.PACE_WAIT_S, constants.PACE_WAIT_BASELINES * self.baseline.mean_s)
         return min(wait_s, self.settings.queue_wait_s)
 
+    @property
+    def last_start_s(self) -> float:
+        """After this wait, the answer would probably come later than `queue_wait_s`."""
+        wait_s = self.settings.queue_wait_s
+        answer_s = constants.ANSWER_BASELINES * self.baseline.mean_s
+        return max(constants.QUEUE_SHARE * wait_s, wait_s - answer_s)
+
     def stored_wait_s(self, lane: int) -> float:
         """Return how long a GET with a stored response waits for a fresh answer.
 

@@ -102,6 +102,7 @@ STORED_WAIT_BEFORE_BASELINES: Final = 2.0
 STORED_WAIT_BEFORE_S: Final = 0.5  # but no longer than this
 STORED_WAIT_PATIENCE: Final = 2.0  # times the expected wait: then it ends, the estimate was wrong
 QUEUE_SHARE: Final = 0.5  # of the queue wait is for queueing: the answer takes time too
+ANSWER_BASELINES: Final = 0.7  # with exponential service times half of the answers take longer
 CROWDED_WINDOWS: Final = 2  # the work rate is the capacity only if requests waited all the time
 
 # --- Patience (settings.py, sweep.py) ---

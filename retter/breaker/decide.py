@@ -49,7 +49,7 @@ def _rejection(reason: Reason, *, for_lack_of_a_place: bool = False) -> Decision
 # Constants, because a dictionary look-up by reason costs 0.15 us: an Enum's hash is Python code.
 PAUSED: Final = _rejection(Reason.PAUSED)
 _FRESH_ENOUGH: Final = _rejection(Reason.FRESH_ENOUGH)
-_SINGLE_FLIGHT: Final = _rejection(Reason.SINGLE_FLIGHT)
+SINGLE_FLIGHT: Final = _rejection(Reason.SINGLE_FLIGHT)
 _ROUTE_OPEN: Final = _rejection(Reason.ROUTE_OPEN)
 _SHED_OPEN: Final = _rejection(Reason.OPEN, for_lack_of_a_place=True)
 _SHED_HELD_OPEN: Final = _rejection(Reason.FORCED_OPEN, for_lack_of_a_place=True)
@@ -150,7 +150,7 @@ def _by_place(
     has_stored = stored_age_s is not None
     if has_stored:
         if key in circuit.flight.keys:
-            return _SINGLE_FLIGHT
+            return SINGLE_FLIGHT
         if trial_due(circuit, now):
             return _TRIAL
     elif waiting >= settings.queue_max or room.is_full(lane, settings.queue_max):

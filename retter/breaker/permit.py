@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from retter.base.reason import Reason
+from retter.breaker.demand import NOBODY
 from retter.breaker.opening import Opening
 from retter.breaker.routes import Route
 from retter.breaker.table import Row
@@ -144,8 +145,8 @@ class Permit:
         self.lane = UNSORTED
         self.ticket = -1  # number of a valid ticket; below 0: none
         self.who: object | None = None  # the asker, kept to find the lane later
-        # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
-        # and ticket.
+        self.asker = NOBODY  # the client whose demand counts
+        # since: when the ticket's holder tried first. Set with lane and ticket.
         # queued_at: when the wait began. Set with phase QUEUED.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
         # `start_at_once`. ended_at: set by `finished_whole`.
@@ -156,7 +157,6 @@ class Permit:
         self.is_slow = False  # outlived its patience
         # acts_at: when the sweep examines it next. Set with is_old.
 
-    asker: int
     since: float
     queued_at: float
     acts_at: float

@@ -66,7 +66,12 @@ from retter.proxy.request_body import RequestBody
 from retter.proxy.responses import Persistence
 from retter.proxy.retries import may_be_sent_again
 from retter.proxy.services import Services, free_memory
-from retter.proxy.stored_choice import if_readable, stale_for_error, stored_for_rejected
+from retter.proxy.stored_choice import (
+    entry_to_spare,
+    if_readable,
+    stale_for_error,
+    stored_for_rejected,
+)
 from retter.proxy.time_limits import first_byte_wait_s
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
 from retter.store.record import BODY, CODING, STORED_AT, Record
@@ -360,6 +365,26 @@ class Exchange(Work):
         self._services.breaker.started(now, self._permit)
         self.started_at = now
         self.send(now)
+
+    def take_turn(self, now: float) -> bool:
+        """Forward the request, for which a place is free now; False: it leaves it to the next.
+
+        In that case it is answered with what was stored while it waited (RFC 9111 section 4 allows
+        to collapse requests), or with 503.
+        """
+        services, permit = self._services, self._permit
+
+        def is_stored() -> bool:
+            return entry_to_spare(services, self._parsed, now, peeking=True) is not None
+
+        reason = services.breaker.decide_again(now, permit, is_stored)
+        if reason is None:
+            self.forward(now)
+            return True
+        self._answer_failure(reason, now, 503, services.settings.retry_after_s)
+        self._leave()
+        permit.holder = None
+        return False
 
     def send(self, now: float) -> None:
         """Get a connection for a request that counts as in flight, and send it."""

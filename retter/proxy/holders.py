@@ -11,7 +11,7 @@ from retter.proxy.services import Services
 class Queued(Protocol):
     """An exchange that has not begun."""
 
-    def forward(self, now: float) -> None: ...
+    def take_turn(self, now: float) -> bool: ...
     def keep_from_store(self) -> None: ...
 
 
@@ -28,11 +28,13 @@ def queued_holder_of(permit: Permit) -> Queued:
 
 def start_waiting(services: Services, now: float) -> None:
     """Start the waiting exchanges for which a place has become free."""
-    if services.breaker.waiting:
+    free = True
+    while free and services.breaker.waiting:
+        free = False
         for permit in services.breaker.take_ready(now):
             exchange = queued_holder_of(permit)
             try:
-                exchange.forward(now)
+                free |= not exchange.take_turn(now)
             except Exception as error:  # noqa: BLE001 - the others must go on
                 end_broken(services, holder_of(permit), error, now)
 

@@ -57,6 +57,46 @@ def test_a_get_without_a_stored_response_waits_and_is_refused_at_last() -> None:
     driver.check()
 
 
+def test_whose_page_was_stored_while_it_waited_leaves_its_place_to_the_next() -> None:
+    driver = filled(Driver(BreakerSettings(max_in_flight=1)), count=2)
+    with_stored = driver.queued[0]
+    waiting = [driver.admit(key=b"/n%d" % n, stored=None) for n in range(3)]
+    driver.stored_meanwhile = True
+    driver.finish(driver.in_flight[0])
+    assert driver.timed_out == waiting
+    assert driver.in_flight == [with_stored]
+    figures = driver.breaker.snapshot(driver.now)
+    assert figures.shed_stored[Reason.SINGLE_FLIGHT] == 3
+    assert figures.queue_timeouts == 0
+    alone = driver.admit(key=b"/alone", stored=None)
+    driver.finish(with_stored)
+    assert driver.in_flight == [alone], "a place is free, and nobody else waits"
+    driver.check()
+
+
+def test_whose_answer_would_come_too_late_leaves_its_place_to_the_next() -> None:
+    """It gets its 503 a moment before its wait is over, but not if nobody else waits."""
+    driver = filled(Driver(BreakerSettings(max_in_flight=1)), count=2)
+    driver.run(0.3)  # the one with a stored response has waited long enough
+    first = driver.admit(key=b"/first", stored=None)
+    driver.run(1.0)
+    second = driver.admit(key=b"/second", stored=None)
+    driver.now += 0.96  # an answer takes 50 ms, and half of them 35 ms
+    driver.finish(driver.in_flight[0], Outcome.NEUTRAL)
+    assert driver.in_flight == [first], "its answer may come in time"
+    third = driver.admit(key=b"/third", stored=None)
+    driver.now += 1.01
+    driver.finish(driver.in_flight[0], Outcome.NEUTRAL)
+    assert driver.timed_out[1:] == [second]
+    assert driver.in_flight == [third]
+    fourth = driver.admit(key=b"/fourth", stored=None)
+    driver.now += 1.97
+    driver.finish(driver.in_flight[0], Outcome.NEUTRAL)
+    assert driver.in_flight == [fourth], "nobody else waits"
+    assert driver.breaker.snapshot(driver.now).queue_timeouts == 1
+    driver.check()
+
+
 def test_a_work_rate_measured_with_a_full_house_bounds_the_line() -> None:
     """Then 503 comes at once to whom it would come after the wait."""
     driver = filled()

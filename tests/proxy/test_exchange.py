@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.base.counters import cells
+from retter.base.reason import Reason
 from retter.breaker import Mode
 from retter.proxy.pool import REST_S
 from retter.proxy.ticker import TICK_S
@@ -515,6 +516,49 @@ def test_a_get_without_a_stored_response_waits_for_a_place_and_is_refused_in_the
     assert not third.closed
     proxy.upstream.sends(reply(b"at last"))
     assert body_of(second.received()) == b"at last"
+    proxy.assert_at_rest()
+
+
+def test_a_get_whose_page_was_stored_while_it_waited_does_not_ask_again() -> None:
+    """Others wait, so the place is for a page that nobody has fetched. What is one's own is."""
+    proxy = FakeProxy(max_in_flight=1, queue_wait_s=10)
+    first = proxy.client(get("/page"))
+    same = [proxy.client(get("/page")) for _ in range(3)]
+    own = proxy.client(get("/page", headers={"Authorization": "Basic YTpi"}))
+    other = proxy.client(get("/other"))
+    proxy.upstream.received()
+    proxy.upstream.sends(reply(b"page"))
+    assert body_of(first.received()) == b"page"
+    for client in same:
+        answer = client.received()
+        assert body_of(answer) == b"page"
+        assert field(answer, "cache-status") == "retter; hit; detail=single-flight"
+    sent = proxy.upstream.received()
+    assert sent.count(b"GET ") == 1
+    assert b"Authorization" in sent
+    assert own.received() == other.received() == b""
+    proxy.upstream.sends(reply(b"own"))
+    assert body_of(own.received()) == b"own"
+    proxy.upstream.sends(reply(b"other"))
+    assert body_of(other.received()) == b"other"
+    assert proxy.services.breaker.snapshot(proxy.loop.now).shed_stored[Reason.SINGLE_FLIGHT] == 3
+    proxy.assert_at_rest()
+
+
+def test_a_get_that_would_be_answered_too_late_leaves_its_place_to_the_next() -> None:
+    proxy = FakeProxy(max_in_flight=1, queue_wait_s=2)
+    first = proxy.client(get("/slow"))
+    late = proxy.client(get("/late"))
+    proxy.advance(1.0)
+    early = proxy.client(get("/early"))
+    proxy.advance(0.99)
+    assert late.received() == b""
+    proxy.upstream.sends(reply(b"slow"))
+    assert body_of(first.received()) == b"slow"
+    assert field(late.received(), "cache-status") == "retter; fwd=miss; detail=queue-timeout"
+    assert b"GET /early " in proxy.upstream.received()
+    proxy.upstream.sends(reply(b"in time"))
+    assert body_of(early.received()) == b"in time"
     proxy.assert_at_rest()
 
 

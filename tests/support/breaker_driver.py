@@ -38,6 +38,7 @@ class Driver:
         self.detached: list[Permit] = []
         self.queued: list[Permit] = []
         self.held: list[Permit] = []  # until the end of a pause
+        self.stored_meanwhile = False  # of those without a stored response, all have one by now
         self.foretells = False  # asks `would` before every decision
         self.answered: list[Permit] = []  # by patience
         self.timed_out: list[Permit] = []  # in the queue
@@ -166,10 +167,30 @@ class Driver:
         if breaker.circuit.room.fairness is None:  # the order of lanes is looked at elsewhere
             due = others + without_stored + with_stored
             assert rest == due[: len(rest)], "first come, first served"
+        left = False
         for permit in ready:
             self.queued.remove(permit)
             self.log.append(f"ready {permit!r}")
-            self.start(permit)
+            reason = breaker.decide_again(self.now, permit, lambda: self.stored_meanwhile)
+            if reason is None:
+                self.start(permit)
+                continue
+            left = True
+            assert permit.phase is Phase.DONE
+            assert permit.is_get
+            assert not permit.has_stored
+            assert breaker.waiting, "the place is for somebody"
+            assert breaker.circuit.state is not State.CLOSED
+            if self.stored_meanwhile:
+                assert reason is Reason.SINGLE_FLIGHT
+            else:
+                assert reason is Reason.QUEUE_TIMEOUT
+                answer_s = constants.ANSWER_BASELINES * breaker.snapshot(self.now).baseline_s
+                late_s = self.now - permit.queued_at + answer_s - self.settings.queue_wait_s
+                assert late_s > -1e-9, "the answer would have come in time"
+            self.timed_out.append(permit)
+        if left:
+            self.start_ready()
 
     @property
     def released(self) -> list[Permit]:
