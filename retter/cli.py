@@ -102,6 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    for argument in arguments:
+        flag, _, text = argument.partition("=")
+        if text == "--" and flag.startswith("--"):  # argparse would make an empty list of it
+            raise ConfigError(f"{flag}: needs a value: '--' is none")
     word = arguments[0] if arguments else ""
     if word in COMMANDS:
         return COMMANDS[word](arguments[1:])
@@ -442,6 +446,8 @@ def _print(text: str) -> None:
 
 
 def _complain(text: str) -> None:
+    # A name of a file may have line ends, or what a terminal takes for commands.
+    text = "".join([one if one.isprintable() else ascii(one)[1:-1] for one in text])
     if sys.stderr is not None:  # it was started without one
         with suppress(OSError):  # the exit code tells as well
             sys.stderr.write(f"retter: {text}\n")

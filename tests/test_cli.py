@@ -181,6 +181,12 @@ def test_an_error_page_that_can_be_read_is_no_error(
             "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try",
         ),
         (["--drian", "3s"], "--drian: no such option; did you mean --drain?"),
+        (["--check-config", "--drain=--"], "--drain: needs a value: '--' is none"),
+        (["store", "list", "--older=--"], "--older: needs a value: '--' is none"),
+        (
+            ["--config", "/no\n\x1b[31mred"],
+            "--config: /no\\n\\x1b[31mred: No such file or directory",
+        ),
         (["--drian=3s"], "--drian: no such option; did you mean --drain?"),
         (["--no-header"], "--no-header: no such option; did you mean --no-headers?"),
         (["--versoin"], "--versoin: no such option; did you mean --version?"),
