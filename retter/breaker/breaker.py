@@ -84,7 +84,7 @@ class CircuitBreaker:
         ended = self._ended
         if ended:
             self._ended = []
-            learn(self.unsettled, ended, True)
+            learn(self.unsettled, ended)
             self._spare += ended[: SPARE_MAX - len(self._spare)]
 
     # --- the decision, carried out ---

@@ -40,6 +40,11 @@ class Clients:
         if self._doubted:
             self._doubted.pop(client, None)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether any client is in doubt."""
+        return bool(self._doubted)
+
     def failed(self, client: int, now: float) -> bool:
         """Record that a client's request failed; return whether the failure counts."""
         if client == UNKNOWN_CLIENT:

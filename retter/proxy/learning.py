@@ -150,7 +150,7 @@ def is_doubtful(
     # 55,000 of 275,000 instructions of the processor.
     if services.store.has_for(identity, parsed.head, now):
         return True
-    return len(body) < NEW_BYTES_MAX and services.breaker.circuit.state is not _CLOSED
+    return len(body) < NEW_BYTES_MAX and services.breaker.unsettled.state is not _CLOSED
 
 
 def judge(

@@ -143,7 +143,7 @@ def test_answers_are_learnt_together_as_one_by_one(seed: int) -> None:
         if len(short.in_flight) < 8 and chance.random() < 0.6:
             kind = chance.choice((Kind.GET, Kind.GET, Kind.OTHER))
             route = b"GET /%d" % chance.randrange(3)
-            asked = (now, kind, route, b"/", None, chance.randrange(1, 4))
+            asked = (now, kind, route, b"/", None, chance.randrange(1, 8))
             short.begins(*asked)
             long.begins(*asked)
         elif short.in_flight:
