@@ -304,7 +304,13 @@ class DownstreamConnection(Requester):
         services = self._services
         services.counters.traffic[0] += size
         if self.work is None:
-            parsed = self._memo.young.get(data) if size <= LOOKED_UP_BYTES_MAX else None
+            memo, parsed = self._memo, None
+            if data == memo.last:
+                parsed = memo.last_value
+            elif size <= LOOKED_UP_BYTES_MAX:
+                parsed = memo.young.get(data)
+                if parsed is not None:
+                    memo.last, memo.last_value = data, parsed
             phase = self.phase  # not `self.phase`: mypy would take it for still true below
             if (
                 parsed is not None

@@ -293,8 +293,18 @@ class UpstreamConnection:
         now = self._loop.time()
         try:
             if self._framing is None and self._buffer is None:
-                end = data.find(b"\r\n\r\n") + 4
-                head = self._memo.young.get(data[:end])
+                memo = self._memo
+                last = memo.last
+                if last and data.startswith(last):
+                    # A head ends with its first empty line, so this is all of it: its end is not
+                    # searched for, and it is neither cut out nor hashed.
+                    head, end = memo.last_value, len(last)
+                else:
+                    end = data.find(b"\r\n\r\n") + 4
+                    last = data[:end]
+                    head = memo.young.get(last)
+                    if head is not None:
+                        memo.last, memo.last_value = last, head
                 if (
                     head is not None
                     and head.plain

@@ -514,6 +514,43 @@ def test_a_head_that_is_parsed_once_is_not_parsed_again() -> None:
     assert len(memo) == 1
 
 
+def test_the_head_found_last_is_forgotten_with_all_others() -> None:
+    """What a head means has changed then: its cookie may be a session now."""
+    proxy = FakeProxy()
+    client = proxy.client()
+    heads = proxy.services.heads
+    memo = heads.request_memos[False, b"http"]
+    for _ in range(3):
+        client.sends(get())
+        proxy.upstream.sends(reply(b"same"))
+    assert (memo.last, heads.response_memo.last) == (get(), reply(b"same")[: -len(b"same")])
+    known = memo.last_value
+    heads.forget_requests()
+    heads.response_memo.clear()
+    assert (memo.last_value, heads.response_memo.last_value) == (None, None)
+    for _ in range(3):
+        client.sends(get())
+        proxy.upstream.sends(reply(b"same"))
+    assert memo.last_value is not None
+    assert memo.last_value is not known
+
+
+def test_a_head_that_begins_as_the_one_found_last() -> None:
+    """In whatever pieces an answer comes, and whether it is longer or shorter than the last."""
+    proxy = FakeProxy()
+    client = proxy.client()
+    one = reply(b"one", headers={"X-A": "1"})
+    other = reply(b"other", headers={"X-A": "1", "X-B": "2"})
+    for answer in [one, one, one, other, other, other, one, other]:
+        for at in (None, len(answer) - 4, 40):
+            client.sends(get())
+            for piece in [answer] if at is None else [answer[:at], answer[at:]]:
+                proxy.upstream.sends(piece)
+            received = client.received()
+            assert body_of(received) == body_of(answer)
+            assert field(received, "x-b") == field(answer, "x-b")
+
+
 def test_language_and_device_of_heads_of_one_form() -> None:
     """They are remembered from head to head: each has its own, as h11 reads it."""
     reads = parser()
