@@ -43,7 +43,7 @@ from retter.proxy.services import Services, free_memory
 from retter.proxy.stored_choice import stale_for_error
 from retter.proxy.time_limits import STREAM_IDLE_S, first_byte_wait_s
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
-from retter.store.record import Record
+from retter.store.record import BODY, Record
 from retter.store.store import StoredResponse
 
 # A response frees its slot if the client first stopped reading this long ago and does not read now.
@@ -126,7 +126,7 @@ class Delivery(Work):
         """Process the part of the body that came with the head; decide where the body goes."""
         services, parsed, relay = self._services, self._parsed, self._relay
         if learn(services, parsed, self._permit, relay.head, self._outcome, self.started_at, now):
-            relay.keep_copy()
+            relay.keep_copy(None if self._entry is None else self._entry[BODY])
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:
             self._failed(Reason.UPSTREAM_STATUS, now)
         if complete:
@@ -493,11 +493,10 @@ class Delivery(Work):
         services.streams.pop(self, None)
         permit.holder = None
         services.breaker.finished(now, permit, self._outcome)
-        if (pieces := relay.copy()) is not None:
+        if (body := relay.copy()) is not None:
             relay.drop_copy()
             parsed = self._parsed
             try:
-                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 services.keeper.keep(
                     parsed.identity, parsed.head, relay.head, body, self.started_at, now,
                     permit.client,

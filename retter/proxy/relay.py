@@ -54,6 +54,8 @@ class ResponseRelay:
     _window_bytes = 0
     _copy: list[bytes] | None = None  # for the store
     _copied_bytes = 0
+    _stored: bytes | None = None  # begins with all octets so far: they need no copy
+    _whole: bytes | None = None  # the copy in one piece
     _chunked = False  # the framing for the client
     _encoder: BodyEncoder | None = None  # compresses the body
 
@@ -75,24 +77,50 @@ class ResponseRelay:
 
     # -- what becomes of it -----------------------------------------------------------------
 
-    def keep_copy(self) -> None:
-        """Keep a copy of the body for the store."""
+    def keep_copy(self, stored: bytes | None) -> None:
+        """Keep a copy of the body for the store.
+
+        Args:
+            stored: The body of the stored response. While the new one is equal, it is compared and
+                not copied: for 1 MiB that spares two copies of it, in memory that is in no cache.
+        """
         self._copy = []
+        self._stored = stored
 
     def drop_copy(self) -> None:
         """Drop the copy: the response is not stored."""
-        self._copy = None
+        self._copy = self._stored = self._whole = None
 
-    def copy(self) -> list[bytes] | None:
-        """Return the body in pieces, if it is to be stored."""
-        return self._copy
+    def copy(self) -> bytes | None:
+        """Return what `whole` has returned at the end of the body, if it is to be stored."""
+        return self._whole
 
     def whole(self, data: bytes) -> bytes | None:
         """Return the whole body, which ends with this piece, if all of it was kept."""
-        kept = self._copy if self._copy is not None else self._withheld
-        if not kept:
-            return data if kept is not None or self._body_since == _FOREVER else None
-        return b"".join([*kept, data])
+        if self._copy is None:
+            kept = self._withheld
+            if not kept:
+                return data if kept is not None or self._body_since == _FOREVER else None
+            return b"".join([*kept, data])
+        stored = self._stored
+        if stored is None or not self._is_next(stored, data):
+            self._whole = b"".join([*self._pieces(self._copy), data])
+        elif self._copied_bytes + len(data) == len(stored):
+            self._whole = stored
+        else:
+            self._whole = stored[: self._copied_bytes + len(data)]
+        return self._whole
+
+    def _is_next(self, stored: bytes, data: bytes) -> bool:
+        """Return whether the stored body goes on with this piece, too."""
+        return stored.startswith(data, self._copied_bytes)
+
+    def _pieces(self, copy: list[bytes]) -> list[bytes]:
+        """Return the copy in pieces; from now on all pieces are copied."""
+        stored, self._stored = self._stored, None
+        if stored is not None and self._copied_bytes:
+            copy.append(stored[: self._copied_bytes])
+        return copy
 
     def withhold(self, now: float, *, trouble: bool) -> None:
         """Withhold the response until it is whole, or too large, or may be streamed."""
@@ -155,10 +183,13 @@ class ResponseRelay:
         else:
             self._begin(client, data, complete, trailers)
         if self._copy is not None:
-            add_piece(self._copy, data)
+            if self._whole is None and not (
+                self._stored is not None and self._is_next(self._stored, data)
+            ):
+                add_piece(self._pieces(self._copy), data)
             self._copied_bytes += len(data)
-            if self._copied_bytes > self._services.settings.store_object_bytes_max:
-                self._copy = None
+            if self._copied_bytes > self._services.store_object_bytes_max:
+                self.drop_copy()
 
     def release(
         self,

@@ -1,9 +1,15 @@
 """Answers that come in pieces: backpressure, interim answers, answers that are too large."""
 
+import tracemalloc
+
+import pytest
+
+from retter.breaker import Mode
 from tests.support.exchanges import warmed
 from tests.support.harness import (
     FakeProxy,
     body_of,
+    field,
     get,
     reply,
 )
@@ -63,6 +69,61 @@ def test_a_client_blocked_by_an_interim_answer_may_leave() -> None:
     assert proxy.upstream.transport.reading
     proxy.advance(6)
     proxy.assert_at_rest()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 4999, 5000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"a" * 5000,
+        b"a" * 4999 + b"b",
+        b"b" + b"a" * 4999,
+        b"a" * 2500 + b"b" * 2500,
+        b"a" * 4000,
+        b"a" * 6000,
+        b"a" * 5000 + b"b",
+    ],
+)
+def test_what_is_stored_of_an_answer_in_pieces(body: bytes, size: int) -> None:
+    """It is compared with the stored one as it comes, and copied from where they differ."""
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"a" * 5000))
+    client.received()
+    client.sends(get())
+    answer = reply(body)
+    head = answer[: -len(body)]
+    for piece in [head, *[body[at : at + size] for at in range(0, len(body), size)]]:
+        proxy.upstream.sends(piece)
+    assert body_of(client.received()) == body
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    stored = client.received()
+    assert field(stored, "x-retter") == "cache"
+    assert body_of(stored) == body
+    proxy.assert_at_rest()
+
+
+def test_an_equal_answer_in_pieces_is_not_copied() -> None:
+    """A copy and its pieces are as large as the body: for another one both are needed."""
+    size, piece_size = 512 * 1024, 64 * 1024
+    most: list[int] = []
+    for body in (b"a" * size, b"b" * size):
+        proxy = FakeProxy()
+        client = proxy.client(get())
+        proxy.upstream.sends(reply(b"a" * size))
+        client.received()
+        client.sends(get())
+        answer = reply(body)
+        tracemalloc.start()
+        try:
+            for at in range(0, len(answer), piece_size):
+                proxy.upstream.sends(answer[at : at + piece_size])
+            most.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert body_of(client.received()) == body
+    assert most[0] + size < most[1]
 
 
 def test_an_error_that_is_too_large_leaves_the_next_request_alone() -> None:
