@@ -80,7 +80,7 @@ _FORWARDING: Final = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
 # Forms that are kept ready. A site's visitors have some dozens of browsers, and each of these has a
 # few forms of requests: for pages, pictures and data.
 LATEST_MAX: Final = 256
-# Of one kind. To find out that one does not fit takes 1,000 instructions of the processor.
+# Of one kind. To pass over one takes a look at one line (`Outline.told_by`).
 LATEST_OF_KIND_MAX: Final = 8
 
 # Languages and devices that are remembered for one form, and the octets from which one was read:
@@ -368,6 +368,7 @@ class _RequestForm(HeadForm):
         variant_key = self._variant_key
         if variant_key is None:
             variant_key = self._variant_rules.variant_key(self._seen(self.fields(values)))
+        place = self._identity_at
         return RequestHead(
             method,
             target,
@@ -381,7 +382,7 @@ class _RequestForm(HeadForm):
             b"",
             self._conditional,
             b"",
-            self._identity_fields(values),
+            ((b"cookie", values[place]),) if place >= 0 else self._identity_fields(values),
             variant_key,
             self._country,
             self._ids(values) if self._id_places else (),
@@ -415,9 +416,7 @@ class _RequestForm(HeadForm):
         return soft
 
     def _identity_fields(self, values: list[bytes]) -> Fields:
-        """Return the fields that may identify the client."""
-        if self._identity_at >= 0:
-            return ((b"cookie", values[self._identity_at]),)
+        """Return the fields that may identify the client, if they are not one Cookie line."""
         if not self._has_identity:
             return ()
         identity: Fields = self._identity(self.fields(values))
@@ -471,6 +470,9 @@ class RequestParser:
         # The forms that are kept ready, by the kind of head; the newest first.
         self._latest: dict[tuple[int, bytes], list[_RequestForm]] = {}
         self._latest_count = 0
+        # The same forms, each after a line that tells it from the others of its kind, and that
+        # line's place; last those that no line tells.
+        self._told: dict[tuple[int, bytes], list[tuple[int, bytes, _RequestForm]]] = {}
         self._authority = authority
         self._decodable = decodable
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
@@ -494,19 +496,23 @@ class RequestParser:
         of the processor.
         """
         lines = data.split(b"\r\n")
-        latest = self._latest.get((len(lines), lines[3] if len(lines) > 3 else b""))
-        if latest is None or len(lines[0]) > self._target_bytes_max:
+        told = self._told.get((len(lines), lines[3] if len(lines) > 3 else b""))
+        if told is None or len(lines[0]) > self._target_bytes_max:
             return None
-        alone = len(latest) == 1
-        for form in latest:
-            if alone or form.outline.fits(lines):
+        for at, line, form in told:
+            if lines[at] == line:
                 values = form.outline.values(data, lines)
                 if values is not None:
                     break
         else:
             return None
         start = start_of(lines[0])
-        return None if start is None else self._filled_in(data, form, start[0], start[1], values)
+        if start is None:
+            return None
+        method, target = start
+        if form.needs_full_parse or method in _REFUSED_METHODS:
+            return self._filled_in(data, form, method, target, values)
+        return form.filled_in(method, target, values)  # `_filled_in`, without a call
 
     def _parse_new(self, head: bytes) -> RequestHead:
         """Parse a head whose form is not kept ready, or whose lines change each other's meaning."""
@@ -552,6 +558,7 @@ class RequestParser:
             return  # it contains values of one visitor
         if self._latest_count >= LATEST_MAX:
             self._latest.clear()
+            self._told.clear()
             self._latest_count = 0
         latest = self._latest.setdefault(kind, [])
         if len(latest) >= LATEST_OF_KIND_MAX:
@@ -559,6 +566,14 @@ class RequestParser:
             self._latest_count -= 1
         latest.insert(0, form)
         self._latest_count += 1
+        told: list[tuple[int, bytes, _RequestForm]] = []
+        for one in latest:
+            others = [other.outline for other in latest if other is not one]
+            at, line = one.outline.told_by(others)
+            told.append((at, line, one))
+        # A place below 0 is that of a line which heads of all forms have.
+        told.sort(key=lambda one: one[0] < 0)
+        self._told[kind] = told
 
     def _form_of(self, pieces: list[bytes], memo: FormMemo[_RequestForm]) -> _RequestForm | None:
         """Return the form with these bytes around its values; None if its lines are not plain."""

@@ -12,6 +12,7 @@ ways can differ only in cost; tests/http/test_templates.py compares their result
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -160,6 +161,11 @@ def picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
 
 
+# Lines that are compared with those of other forms, to find one that tells a form from them.
+TELLING_LINES_MAX: Final = 24
+LAST_LINE: Final = (-1, b"")
+
+
 class Outline:
     """The bytes of a form around its values: reads a head of this form without a pattern.
 
@@ -169,9 +175,12 @@ class Outline:
 
     Args:
         form: The pieces of a head around its values, as `form_cutter` has cut them.
+
+    Attributes:
+        constant: The lines without own values, by their place in the head.
     """
 
-    __slots__ = ("_constant", "_pieces", "_places", "_size", "_texts")
+    __slots__ = ("_pieces", "_places", "_size", "constant")
 
     def __init__(self, form: list[bytes]) -> None:
         self._pieces: list[bytes] = [b""]  # of the start line, then constants and values in turns
@@ -186,17 +195,26 @@ class Outline:
         self._size = line + self._pieces[-1].count(b"\r\n") + 1  # what a head is split into
         lines = b"".join(self._pieces).split(b"\r\n")
         own = {line for line, _ in self._places}
-        constant = [at for at in range(1, self._size) if at not in own]
-        self._constant = picker(constant)  # two at least: the end of a head
-        self._texts = self._constant(lines)
+        self.constant = {at: lines[at] for at in range(1, self._size - 2) if at not in own}
 
-    def fits(self, lines: list[bytes]) -> bool:
-        """Return whether the lines without own values are those of this form.
+    def told_by(self, others: "list[Outline]") -> tuple[int, bytes]:
+        """Return a line that heads of this form have and heads of the other forms have not.
 
-        That takes a tenth of `values`, and tells the forms of one kind apart. Both must have the
-        same number of lines.
+        To look at this line alone saves `values` of the other forms, and nothing else: whether a
+        head is of this form, `values` decides. To compare all constant lines took 7,000 of 196,000
+        instructions of the processor for forty kinds of heads.
+
+        Returns:
+            The place of the line, and the line. If there is none: the last line, which is empty in
+            all heads.
         """
-        return bool(self._constant(lines) == self._texts)
+        for at, line in islice(self.constant.items(), TELLING_LINES_MAX):
+            for other in others:
+                if other.constant.get(at) == line:
+                    break
+            else:
+                return at, line
+        return LAST_LINE
 
     def values(self, head: bytes, lines: list[bytes]) -> list[bytes] | None:
         """Return the values in a head, which is split at each CRLF; None if its form is another."""

@@ -217,7 +217,7 @@ class HeadReader:
                 kind = _GET
         identity = identified(head, self._targets.of(head), self._rules, self._limit_head, apart)
         if identity.session and forwarding is not None:
-            client = forwarding.client_of(head)
+            client = forwarding.client_of(head) if forwarding.trusted else forwarding.peer
             if self._rules.seen.used_by(identity.owner, client):
                 self.forget_requests()
                 target = self._targets.of(head)

@@ -110,7 +110,9 @@ def select_or_near(
             )
         ]
     )
-    return max(near, key=lambda one: likeness(one[SOFT], soft)) if near else None
+    if len(near) > 1:
+        return max(near, key=lambda one: likeness(one[SOFT], soft))
+    return near[0] if near else None
 
 
 _KNOWN_KINDS: Final = frozenset((b"accept-language", b"user-agent"))
