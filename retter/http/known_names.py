@@ -491,5 +491,25 @@ FAILURE_TEXTS: Final = (
     "Could not connect to the database", "Could not make a database link",
     "Link to database cannot be established", "maximum number of processes exceeded",
     "no appropriate service handler found", "Microsoft OLE DB Provider for", "[Microsoft][ODBC",
-    "database is locked", "Briefly unavailable for scheduled maintenance",
+    "database is locked", "SQLITE_BUSY", "Briefly unavailable for scheduled maintenance",
+    # Titles that servers, proxies and templates give to error pages
+    "<title>500 Internal", "<title>502 Bad Gateway", "<title>503 Service", "<title>504 Gateway",
+    "<title>Internal Server Error", "<title>Bad Gateway", "<title>Service Unavailable",
+    "<title>Service Temporarily Unavailable", "<title>Site Maintenance",
+    "<title>Site under maintenance", "<title>Under maintenance", "<title>Maintenance mode",
+    "<title>Error Occurred While Processing Request", "<h1>Internal Server Error",
+    "<h1>Service Unavailable", "<h1>Software error:",
+    "an error occurred while processing this directive",
+    # Programs without a connection to their database
+    "connect ECONNREFUSED", "QueuePool limit of size", "RedisException",
+    "No suitable servers found", "TNS:listener", "maximum number of sessions exceeded",
+    "Cannot get a connection, pool error", "HikariPool-",
+)  # fmt: skip
+
+# Texts of pages that ask one client whether it is a robot, with status 200 (goodness.py).
+CHALLENGE_TEXTS: Final = (
+    "anubis_challenge", "<title>Making sure you", "<title>Just a moment...", "<title>Captcha",
+    "<title>Attention Required! | Cloudflare", "<title>Checking your browser",
+    "<title>Human verification", "<title>Are you a robot", "<title>Robot check",
+    "<title>Security check", "<title>DDoS-Guard", "/_Incapsula_Resource",
 )  # fmt: skip

@@ -8,12 +8,16 @@ is stored. So an answer is judged by its body and by what is stored for the same
 - An *error page in disguise* is small (under 16 KiB, and under half of the stored response) and
   contains one of the failure texts. It is a failure: the stored response is sent instead. A page
   *about* such an error is as large as other pages.
-- An answer that *may be a torso* does not replace the stored response, but is delivered: an empty
-  or blank one, one that ends with its connection at less than half of the stored length (RFC
-  9112 section 8 knows no way to tell whether it is whole), and one that has no `</html>` where the
-  stored one ends with it: PHP sends what there is when it dies. The third in a row is believed. But
-  a content coding tells where it ends: what is cut by it is never stored, whatever its length is.
-- A *redirect to an error page* (`/maintenance`, `?aspxerrorpath=`) in place of a page is a failure.
+- An answer that *may be a torso* does not replace the stored response, but is delivered: one that
+  says nothing (empty, blanks, tags alone, `null`, `[]`), one that ends with its connection at less
+  than half of the stored length (RFC 9112 section 8 knows no way to tell whether it is whole), and
+  one that has no `</html>` where the stored one ends with it, or JSON or XML without its last
+  bracket: PHP sends what there is when it dies. So may be one of under half that is of another type
+  (`Service Unavailable` as plain text) or begins with `{"error":`. The third in a row is believed.
+  But a content coding tells where it ends: what is cut by it is never stored, whatever its length.
+- A *redirect to an error page* (`/maintenance`, `?aspxerrorpath=`) in place of a page is a failure,
+  also one that the page itself orders (`<meta http-equiv="refresh">`).
+- A *challenge* (is this client a robot?) is for its client alone. It replaces nothing.
 - *In trouble* (the circuit is not closed, or something failed a moment ago) no answer of less than
   half of the stored length replaces it, nor does a redirect.
 
@@ -33,6 +37,8 @@ from typing import Final
 from retter.compression.compressors import available, decoded, is_cut
 from retter.http.cache_control import coding_of
 from retter.http.content_coding import canonical
+from retter.http.head_edit import fields_of
+from retter.http.known_names import CHALLENGE_TEXTS
 from retter.http.message import Framing, ResponseHead
 from retter.store.record import StoredResponse
 from retter.store.target import changes_person
@@ -56,6 +62,8 @@ LATELY_S: Final = 60.0  # after a failure: answers are held back until they are 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_BYTES_MIN: Final = 20  # of an empty body (RFC 1952)
 _BLANKS: Final = b" \t\r\n\x00\xef\xbb\xbf"  # with the octets of a byte order mark in UTF-8
+# Tags alone, or JSON without any value.
+_says_nothing: Final = re.compile(rb"(?:[\s\[\]{}\",]|null|<[^>]*+>)*+").fullmatch
 _TEXT_TYPES: Final = (b"text/", b"application/json", b"application/xml", b"application/xhtml+xml")
 _TEXT_SUFFIXES: Final = (b"+json", b"+xml")
 _JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts
@@ -67,6 +75,17 @@ _END_OF_PAGE: Final = b"</html>"
 PAGE_ENDS: Final = (_END_OF_PAGE, b"</html>\n", b"</html>\r\n", b"-->", b"-->\n")
 # The end of a page, and what caches and profilers write behind it.
 TAIL_BYTES: Final = 1024
+# The last octets of JSON and XML.
+DATA_ENDS: Final = (b"}", b"]", b">", b"}\n", b"]\n", b">\n", b">\r\n")
+ENDS: Final = (*PAGE_ENDS, *DATA_ENDS)
+_DATA_TYPES: Final = (b"json", b"xml")
+
+# JSON that has an error instead of what was asked for.
+_is_json_error: Final = re.compile(rb"[ \t\r\n]*+\{[ \t\r\n]*+\"(?:errors?|exception)\"").match
+# A redirect by the page itself (HTML, 4.2.5.3).
+_refreshes_to: Final = re.compile(
+    rb"http-equiv=[\"']?refresh[\"']?[^<>]{1,64}?url=[\"']?+([^\"'<> ]{1,512})"
+).search
 
 # The end of the path of an error page for failures, and not for what is missing. A number alone may
 # be that of an article.
@@ -86,6 +105,9 @@ _may_be_failure_place: Final = re.compile(
 ).fullmatch
 # A longer Location leads to no error page.
 PLACE_BYTES_MAX: Final = 512
+
+
+_CHALLENGES: Final = tuple([text.lower().encode() for text in CHALLENGE_TEXTS])
 
 
 class Verdict(Enum):
@@ -194,17 +216,27 @@ class Goodness:
         if coding and head.framing is Framing.CLOSE and is_cut(body, coding, FOLLOWED_BYTES_MAX):
             return Verdict.NOT_STORED
         if stored is None:
-            new = trouble and len(body) < NEW_BYTES_MAX and self._admits_failure(head, body)
-            return Verdict.UNCLEAR if new else Verdict.GOOD
+            if not trouble or len(body) >= NEW_BYTES_MAX:
+                return Verdict.GOOD
+            text = _text_of(head, body, coding)
+            return Verdict.UNCLEAR if self._admits_failure(head, text) else Verdict.GOOD
         if not has_shrunk(body, stored.body, coding, stored.content_coding):
             return self._judge_large(key, head, body, stored, coding, trouble=trouble)
-        if len(body) < SMALL_BYTES_MAX and self._admits_failure(head, body):
-            return Verdict.FAILED
-        if trouble:
+        text = b""
+        if len(body) < SMALL_BYTES_MAX:
+            text = _text_of(head, body, coding)
+            if self._admits_failure(head, text) or _leads_to_failure(text):
+                return Verdict.FAILED
+        if trouble or any(text.find(words) >= 0 for words in _CHALLENGES):
             return Verdict.NOT_STORED
-        if head.framing is not Framing.CLOSE and not _is_blank(body, coding):
-            return Verdict.GOOD
-        return self._torso(key, stored.stored_at)
+        if (
+            head.framing is Framing.CLOSE
+            or _is_blank(head, body, coding)
+            or _is_json_error(text)
+            or _is_of_other_type(head, stored)
+        ):
+            return self._torso(key, stored.stored_at)
+        return Verdict.GOOD
 
     def _judge_large(
         self,
@@ -219,8 +251,8 @@ class Goodness:
         """Judge an answer of at least half of the stored length."""
         if coding or stored.content_coding:
             return Verdict.GOOD  # to look into both would take too long
-        if has_lost_end(body, stored.body):
-            if self._admits_failure(head, body[-NEW_BYTES_MAX:]):
+        if has_lost_end(body, stored.body) or _has_lost_bracket(head, body, stored.body):
+            if self._admits_failure(head, _text_of(head, body[-NEW_BYTES_MAX:], coding)):
                 return Verdict.FAILED
             return Verdict.NOT_STORED if trouble else self._torso(key, stored.stored_at)
         return Verdict.GOOD
@@ -231,11 +263,9 @@ class Goodness:
         """Judge a redirect that would replace a page."""
         place = (head.first(b"location") or b"").lower()
         if len(place) <= PLACE_BYTES_MAX:
-            path, _, query = place.partition(b"#")[0].partition(b"?")
-            path = b"/".join(path.rstrip(b"/").rsplit(b"/", 2)[-2:])
-            if _is_failure_place(path) or (_FAILED_PATH in query and not _is_missing_place(path)):
+            if _is_failure_page(place):
                 return Verdict.FAILED
-            if not trouble and _may_be_failure_place(path):
+            if not trouble and _may_be_failure_place(_end_of_path(place)[0]):
                 return self._torso(key, stored.stored_at)
         # Who is led to a login has no session any more, and does not see its page again.
         if trouble and (stored.public or not changes_person(place[:PLACE_BYTES_MAX])):
@@ -253,36 +283,89 @@ class Goodness:
             self.torsos.popitem(last=False)
         return Verdict.NOT_STORED
 
-    def _admits_failure(self, head: ResponseHead, body: bytes) -> bool:
+    def _admits_failure(self, head: ResponseHead, text: bytes) -> bool:
         """Return whether a small body contains one of the texts. Linear in its length.
 
         With a 200, Retry-After has no meaning (RFC 9110 section 10.2.3): a page with it is one of
         maintenance. Programs that ask for the state of a job may get both.
+
+        Args:
+            text: The body as `_text_of` returns it.
         """
         if head.status == 200 and head.first(b"retry-after") is not None and _is_page(head):
             return True
-        if not self._texts or not _is_text(head):
+        if not text:
             return False
-        if coding := coding_of(head.combined(b"content-encoding")):
-            plain = decoded(body, canonical(coding), SMALL_BYTES_MAX)
-            if plain is None:
-                return False  # not to be read here, or not small
-            body = plain
-        find = body.lower().find  # `in` takes 0.4 us more for each text
-        return any(find(text) >= 0 for text in self._texts)
+        find = text.find  # `in` takes 0.4 us more for each text
+        return any(find(one) >= 0 for one in self._texts)
 
 
-def _is_blank(body: bytes, coding: bytes) -> bool:
-    """Return whether a body is empty, or blanks and line ends alone."""
+def _text_of(head: ResponseHead, body: bytes, coding: bytes) -> bytes:
+    """Return a text in lower case, without its coding; b"" if it cannot be read, or is no text."""
+    if not _is_text(head):
+        return b""
+    if coding:
+        plain = decoded(body, coding, SMALL_BYTES_MAX)
+        if plain is None:
+            return b""  # not to be read here, or not small
+        body = plain
+    return body.lower()
+
+
+def _leads_to_failure(text: bytes) -> bool:
+    """Return whether a page itself redirects to an error page."""
+    place = _refreshes_to(text)
+    return place is not None and _is_failure_page(place[1])
+
+
+def _is_failure_page(place: bytes) -> bool:
+    """Return whether a URL in lower case is that of an error page for failures."""
+    path, query = _end_of_path(place)
+    return _is_failure_place(path) is not None or (
+        _FAILED_PATH in query and _is_missing_place(path) is None
+    )
+
+
+def _end_of_path(place: bytes) -> tuple[bytes, bytes]:
+    """Return the last two segments of the path of a URL, and its query."""
+    path, _, query = place.partition(b"#")[0].partition(b"?")
+    return b"/".join(path.rstrip(b"/").rsplit(b"/", 2)[-2:]), query
+
+
+def _is_blank(head: ResponseHead, body: bytes, coding: bytes) -> bool:
+    """Return whether a body is empty, or says nothing.
+
+    An order that was accepted (202) may have nothing to say yet.
+    """
     plain = decoded(body, coding, BLANK_BYTES_MAX) if coding else body
     if plain is None:
         return not length_of(body)
-    return len(plain) <= BLANK_BYTES_MAX and not plain.strip(_BLANKS)
+    if len(plain) > BLANK_BYTES_MAX:
+        return False
+    plain = plain.strip(_BLANKS)
+    return not plain or (head.status == 200 and _says_nothing(plain) is not None)
+
+
+def _has_lost_bracket(head: ResponseHead, body: bytes, stored_body: bytes) -> bool:
+    """Return whether JSON or XML without coding does not end, while the stored one does."""
+    return (
+        stored_body.endswith(DATA_ENDS)
+        and not body.rstrip().endswith(DATA_ENDS)
+        and _essence(head.first(b"content-type")).endswith(_DATA_TYPES)
+    )
+
+
+def _is_of_other_type(head: ResponseHead, stored: StoredResponse) -> bool:
+    """Return whether a response has another content type than the stored one."""
+    given = _essence(head.first(b"content-type"))
+    for name, value in fields_of(stored.head):
+        if name == b"content-type":
+            return bool(given) and given != _essence(value)
+    return False
 
 
 def _is_page(head: ResponseHead) -> bool:
-    essence = (head.first(b"content-type") or b"").partition(b";")[0]
-    return essence.strip(b" \t").lower() == b"text/html"
+    return _essence(head.first(b"content-type")) == b"text/html"
 
 
 def _is_text(head: ResponseHead) -> bool:
@@ -290,5 +373,10 @@ def _is_text(head: ResponseHead) -> bool:
     value = head.first(b"content-type")
     if value is None:
         return True
-    essence = value.partition(b";")[0].strip(b" \t").lower()
+    essence = _essence(value)
     return essence.startswith(_TEXT_TYPES) or essence.endswith(_TEXT_SUFFIXES)
+
+
+def _essence(content_type: bytes | None) -> bytes:
+    """Return a content type in lower case without its parameters."""
+    return (content_type or b"").partition(b";")[0].strip(b" \t").lower()

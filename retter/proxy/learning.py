@@ -10,7 +10,14 @@ from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Permit, State
 from retter.http.cache_control import coding_of
 from retter.http.message import ResponseHead
-from retter.proxy.goodness import NEW_BYTES_MAX, PAGE_ENDS, Verdict, has_shrunk
+from retter.proxy.goodness import (
+    DATA_ENDS,
+    ENDS,
+    NEW_BYTES_MAX,
+    PAGE_ENDS,
+    Verdict,
+    has_shrunk,
+)
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
@@ -135,7 +142,11 @@ def is_doubtful(
         if not entry[CODING]:  # nearly always: without a call, as far as possible
             if 2 * len(body) < len(stored_body):
                 return has_shrunk(body, stored_body)
-            return stored_body.endswith(PAGE_ENDS) and not body.endswith(PAGE_ENDS)
+            return (
+                stored_body.endswith(ENDS)
+                and not body.endswith(PAGE_ENDS)
+                and (stored_body.endswith(PAGE_ENDS) or not body.endswith(DATA_ENDS))
+            )
         coding = coding_of(head.combined(b"content-encoding"))
         return has_shrunk(body, stored_body, coding, entry[CODING])
     # No response is stored that could be sent instead.

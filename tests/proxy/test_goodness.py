@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from retter.breaker import Mode
 from retter.compression.compressors import compressor
-from retter.http.known_names import FAILURE_TEXTS
+from retter.http.known_names import CHALLENGE_TEXTS, FAILURE_TEXTS
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.goodness import (
     BELIEVED_AFTER,
     BLANK_BYTES_MAX,
+    DATA_ENDS,
     FOLLOWED_BYTES_MAX,
     NEW_BYTES_MAX,
     PAGE_ENDS,
@@ -85,6 +86,24 @@ class TestErrorPages:
     def test_each_known_text_is_found_in_upper_and_lower_case(self, text: str) -> None:
         for words in (text, text.upper(), text.lower()):
             assert judged(b"<h1>" + words.encode() + b"</h1>") is Verdict.FAILED
+
+    @pytest.mark.parametrize(
+        "place", ["/maintenance", "/error/503.html", "https://shop.example/offline"]
+    )
+    def test_a_page_may_lead_to_an_error_page_itself(self, place: str) -> None:
+        tag = f"<meta http-equiv='Refresh' content='0; url={place}'>please wait".encode()
+        assert judged(tag) is Verdict.FAILED
+        assert judged(tag.replace(b"'", b"")) is Verdict.FAILED
+        elsewhere = b'<meta http-equiv="refresh" content="0;url=/maintenance-of-bikes">please wait'
+        assert judged(elsewhere) is Verdict.GOOD
+
+    @pytest.mark.parametrize("text", CHALLENGE_TEXTS)
+    def test_a_challenge_is_for_its_client_and_replaces_nothing(self, text: str) -> None:
+        goodness, page = Goodness(TEXTS), stored(PAGE)
+        for _ in range(2 * BELIEVED_AFTER):
+            verdict = goodness.judge(b"", HTML, text.encode() + b".", page, trouble=False)
+            assert verdict is Verdict.NOT_STORED
+        assert judged(text.encode() + PAGE) is Verdict.GOOD
 
     def test_a_small_page_without_such_a_text_is_the_page_now(self) -> None:
         assert judged(b"<h1>Closed for the holidays</h1>") is Verdict.GOOD
@@ -302,6 +321,48 @@ class TestTorsos:
         assert verdicts == [Verdict.NOT_STORED] * 2 + [Verdict.GOOD]
         assert not goodness.torsos
 
+    JSON = head_of("Content-Type: application/json; charset=utf-8", "Content-Length: 5")
+    FEED = head_of("Content-Type: application/rss+xml", "Content-Length: 5")
+    ROWS = b'{"rows": [' + b'{"id": 1}, ' * 400 + b"{}]}"
+    ITEMS = b"<rss>" + b"<item>a</item>" * 400 + b"</rss>\n"
+
+    @pytest.mark.parametrize(
+        ("head", "body", "before"),
+        [
+            (JSON, b"null", ROWS),
+            (JSON, b"[]\n", ROWS),
+            (JSON, b'{"data": []}'.replace(b'"data": ', b""), ROWS),
+            (HTML, b"<!DOCTYPE html><html><head></head><body></body></html>", PAGE),
+            (JSON, b'{ "error": {"code": 17}}', ROWS),
+            (JSON, b'\n{"errors": [{"message": "no"}], "data": null}', ROWS),
+            (head_of("Content-Type: text/plain", "Content-Length: 5"), b"Sorry.", PAGE),
+            (JSON, ROWS[: len(ROWS) * 3 // 4 - 4], ROWS),
+            (FEED, ITEMS[:4200], ITEMS),
+        ],
+    )
+    def test_what_says_nothing_or_is_something_else_is_believed_the_third_time(
+        self, head: ResponseHead, body: bytes, before: bytes
+    ) -> None:
+        kind = (head.first(b"content-type") or b"") if before != PAGE else b"text/html"
+        page = stored(before)._replace(head=b"HTTP/1.1 200 OK\r\nContent-type: %b\r\n" % kind)
+        goodness = Goodness()
+        verdicts = [goodness.judge(b"", head, body, page, trouble=False) for _ in range(3)]
+        assert verdicts == [Verdict.NOT_STORED] * 2 + [Verdict.GOOD]
+
+    def test_a_smaller_page_that_says_something_is_good(self) -> None:
+        page = stored(self.ROWS)._replace(
+            head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        )
+        for body in (b'{"rows": [{"id": 1}]}', b'{"rows": [], "error": null}', b"[1]", b"7"):
+            assert Goodness().judge(b"", self.JSON, body, page, trouble=False) is Verdict.GOOD
+        script = head_of("Content-Type: text/javascript", "Content-Length: 5")
+        half = b"x" * 3000
+        assert judged(half, half + b"}", script) is Verdict.GOOD, "scripts may end anyhow"
+
+    def test_data_that_ends_with_an_error_text_is_a_failure(self) -> None:
+        body = self.ROWS[:3000] + b"\nPHP Fatal error: Uncaught PDOException in /var/www/rows.php"
+        assert judged(body, self.ROWS, self.JSON) is Verdict.FAILED
+
     def test_a_whole_one_in_between_begins_the_count_anew(self) -> None:
         goodness = Goodness()
         page = stored(PAGE)
@@ -371,7 +432,8 @@ def test_what_has_not_shrunk_is_good(
 ) -> None:
     """The short way of a plain answer leaves out nothing that the judgement would find."""
     head = TestTorsos.CLOSE if close else HTML
-    lost_end = before.endswith(PAGE_ENDS) and not body.endswith(PAGE_ENDS)
+    ends = PAGE_ENDS if before.endswith(PAGE_ENDS) else DATA_ENDS
+    lost_end = before.endswith(ends) and not body.endswith(ends)
     if not has_shrunk(body, before) and not lost_end:
         assert judged(body, before, head, trouble=trouble) is Verdict.GOOD
 
