@@ -14,7 +14,7 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.store.hints import Hints
 from retter.store.owner import OwnerRules
 from retter.store.personal import gives_cookie, is_personal, sets_cookie
-from retter.store.policy import Identity, asks_for_change, ends_session, may_roll
+from retter.store.policy import Identity, asks_for_change, ends_session, is_of_one, may_roll
 from retter.store.set_cookie import learn, marks_given, marks_set
 from retter.store.store import ResponseStore
 
@@ -90,6 +90,11 @@ class Keeper:
             request: One that may change something. It was answered, or its result is not known.
         """
         if asks_for_change(identity, request, self._rules):
+            self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
+
+    def learn_password(self, identity: Identity, request: RequestHead, now: float) -> None:
+        """Drop the pages of a visitor who has sent a password: the next one may be another."""
+        if is_of_one(identity, request, self._rules):
             self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
 
     def keep(

@@ -12,6 +12,7 @@ from retter.base.errors import BadRequest, RequestTooLarge
 from retter.http.chunked import BodyMalformed, ChunkedDecoder, chunk, last_chunk
 from retter.http.message import Framing
 from retter.proxy.request import ParsedRequest
+from retter.store.target import PASSWORD_PART, PASSWORD_WITHIN_BYTES, gives_password
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -41,6 +42,7 @@ class RequestBody:
     trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
     complete = False
     continued = False  # RETTER has sent 100 (Continue) to its client
+    gives_password = False  # what was sent begins with a login, or another password
     rest = b""  # received after its end
 
     def __init__(
@@ -163,6 +165,8 @@ class RequestBody:
             again: Keep a complete body until `release`, so that it can be taken once more.
         """
         data = b"".join(self._kept)
+        if data.find(PASSWORD_PART, 0, PASSWORD_WITHIN_BYTES) >= 0:
+            self.gives_password = gives_password(data)
         if again and self.complete and not self._sent:
             self._kept = [data]
         else:

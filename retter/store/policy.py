@@ -26,6 +26,7 @@ from retter.store.target import (
     RouteOf,
     Target,
     changes_person,
+    ends_login,
     no_route,
     stored_url,
     target_of,
@@ -42,6 +43,7 @@ __all__ = [
     "identified",
     "identify",
     "invalidated_urls",
+    "is_of_one",
     "key_of",
     "key_parts",
     "sets_session",
@@ -262,12 +264,21 @@ def ends_session(
 
 
 def asks_for_change(identity: Identity, request: RequestHead, rules: OwnerRules) -> bool:
-    """Return whether a request is named as a login or logout, and who sent it is known by cookies.
+    """Return whether a request is named as a login or logout, and it is known who sent it.
 
-    This is for requests that may change something. A shared flag is nobody's session.
+    This is for requests that may change something. A token (RFC 6750) ends with a logout; that of
+    a program may see the logins of many.
     """
     if not identity.owner or not changes_person(request.target):
         return False
+    if is_of_one(identity, request, rules):
+        return True
+    scheme = (request.first(b"authorization") or b"").partition(b" ")[0].lower()
+    return scheme == b"bearer" and ends_login(request.target)
+
+
+def is_of_one(identity: Identity, request: RequestHead, rules: OwnerRules) -> bool:
+    """Return whether the cookies of a request are one visitor's. A shared flag is nobody's."""
     return identity.session or (
         identity.owner_class is OwnerClass.COOKIES and carries_secret(request, rules)
     )

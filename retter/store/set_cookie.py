@@ -183,16 +183,20 @@ def _loses_secret(
     """Return whether a response takes a value that may be a secret from its visitor.
 
     The login of a visitor may be in a cookie whose name says nothing, beside a session that stays.
-    A logout deletes it, or sets a word (`LOGGEDOFF`); another login replaces it in a redirect.
-    Pages may set another value for other reasons.
+    A logout deletes it, or sets a word (`LOGGEDOFF`); another login replaces it in a redirect, or
+    gives one there, as the browser has forgotten the last one when its time was over. Pages may set
+    another value for other reasons.
     """
     before = [
         value
         for name, value in carried
         if name == cookie.name and may_be_secret(SESSION, value.strip(b'"'))
     ]
-    if not before or cookie.value in before:
-        return bool(before) and _deletes(cookie.attributes, response)
+    if cookie.value in before:
+        return _deletes(cookie.attributes, response)
+    if not before:
+        given = may_be_secret(SESSION, cookie.value.strip(b'"'))
+        return given and response.status >= 300 and not _deletes(cookie.attributes, response)
     return (
         response.status >= 300
         or not may_be_secret(SESSION, cookie.value.strip(b'"'))

@@ -228,6 +228,71 @@ def test_who_logs_out_while_the_application_is_down_has_left(method: str, target
     assert not site.ask("/inbox", cookie=cookie).stored
 
 
+def by_its_body(who: dict[str, str]) -> Callable[[Asked], bytes]:
+    """Return an application whose forms all go to `/`, and that never changes a cookie."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/start":
+            return page("hello", f"PHPSESSID={ID}")
+        if asked.method == "POST":
+            who["is"] = "alice" if "is" not in who else "bob"
+            return page("", status="302 Found", Location="/inbox")
+        return page(f"private page of {who['is']}")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        (b"do=login&user=bob&password=x", True),
+        (b'{"user": "bob", "Password": "x"}', True),
+        (b"do=search&passengers=2", False),
+    ],
+)
+def test_a_login_of_any_name_is_known_by_its_password(body: bytes, *, ends: bool) -> None:
+    """The next person at the same browser, of an application that keeps the id of its session."""
+    cookie = f"PHPSESSID={ID}"
+    for large in (b"", b"&x=" + b"x" * 300_000):  # the latter is streamed to the application
+        site = Site(by_its_body({}))
+        site.ask("/start")
+        site.ask("/", cookie=cookie, method="POST", body=b"user=alice&password=x")
+        site.ask("/mail", cookie=cookie)
+        site.ask("/", cookie=cookie, method="POST", body=body + large)
+        site.goes_down()
+        assert site.ask("/mail", cookie=cookie).stored is not ends
+
+
+def test_a_login_whose_result_is_not_known_may_have_been_one() -> None:
+    site, cookie = Site(by_its_body({})), f"PHPSESSID={ID}"
+    site.ask("/start")
+    site.ask("/", cookie=cookie, method="POST")
+    site.ask("/mail", cookie=cookie)
+    site.application = lambda asked: b"no response\r\n\r\n"
+    site.ask("/", cookie=cookie, method="POST", body=b"password=x")
+    site.goes_down()
+    assert not site.ask("/mail", cookie=cookie).stored
+
+
+@pytest.mark.parametrize(
+    ("scheme", "method", "target", "ends"),
+    [
+        ("Bearer", "POST", "/api/logout", True),
+        ("bearer", "DELETE", "/auth/sign-out", True),
+        ("Bearer", "POST", "/api/login", False),  # the token of a program, with many users
+        ("Bearer", "POST", "/api/vote", False),
+        ("Basic", "POST", "/logout", False),  # a password of many, before the application's own
+    ],
+)
+def test_a_token_ends_with_its_logout(scheme: str, method: str, target: str, *, ends: bool) -> None:
+    site = Site(lambda asked: page(f"page of {asked.fields.get('authorization')}"))
+    headers = {"Authorization": f"{scheme} {ID}"}
+    site.ask("/me", headers=headers)
+    site.ask(target, headers=headers, method=method)
+    site.goes_down()
+    assert site.ask("/me", headers=headers).stored is not ends
+
+
 def test_who_only_opens_the_login_keeps_what_is_stored() -> None:
     site = Site(one_id_for_all({}))
     cookie = f"PHPSESSID={ID}"

@@ -599,7 +599,10 @@ LOGIN = b"id=" + ALICE
         # A page may count, or keep where its visitor was.
         (LOGIN, b"id=" + BOB, 200, False),
         (LOGIN, LOGIN, 302, False),
-        (b"x=1", b"id=" + BOB, 302, False),
+        (b"x=1", b"id=" + BOB, 302, True),  # the next login, when the last one has expired
+        (b"x=1", b"id=" + BOB, 200, False),
+        (b"x=1", b"id=dark", 302, False),
+        (b"x=1", b"id=%b; Max-Age=0" % BOB, 302, False),
         (b"id=dark", b"id=; Max-Age=0", 200, False),
         (b"csrf_token=" + ALICE, b"csrf_token=; Max-Age=0", 302, False),
         (b"_ga=" + ALICE, b"_ga=; Max-Age=0", 302, False),

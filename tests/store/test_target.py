@@ -10,12 +10,15 @@ from retter.http.message import Framing, RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import identified, identify
 from retter.store.target import (
+    PASSWORD_PART,
+    PASSWORD_WITHIN_BYTES,
     SHAPES_MAX,
     TARGET_BYTES_REMEMBERED_MAX,
     TARGETS_MAX,
     Targets,
     changes_person,
     changes_something,
+    gives_password,
     target_of,
 )
 from tests.support.compiled import counts_lines
@@ -233,6 +236,36 @@ def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
 )
 def test_a_target_is_named_otherwise(target: bytes) -> None:
     assert not changes_person(target)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"user=alice&password=x",
+        b"user%5Bpassword%5D=x",
+        b"user[pass]=x",
+        b"os_Passwd=x&a=b",
+        b"passwort=x",
+        b"pass2=x",
+        b'{"user":"alice","password":"x"}',
+        b'{"Pass" : "x"}',
+        b'--x\r\nContent-Disposition: form-data; name="user_password"\r\n\r\nx\r\n--x--',
+        b'--x\r\nContent-Disposition: form-data; name="pass"; x=y\r\n\r\nx\r\n--x--',
+        b"__VIEWSTATE=" + b"x" * (PASSWORD_WITHIN_BYTES - 100) + b"&ctl00$Password=x",
+    ],
+)
+def test_a_body_gives_a_password(body: bytes) -> None:
+    assert gives_password(body)
+    assert PASSWORD_PART in body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"passengers=2", b"boarding_pass_id=2", b"text=my+password+is+lost", b'{"a":"password"}'],
+)
+def test_a_body_gives_none(body: bytes) -> None:
+    assert not gives_password(body)
+    assert not gives_password(body + b"x" * PASSWORD_WITHIN_BYTES + b"&password=x")
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -75,6 +75,7 @@ class Site:
         *,
         cookie: str = "",
         method: str = "GET",
+        body: bytes = b"",
         headers: dict[str, str] | None = None,
         client: FakePeer | None = None,
         address: str = "192.0.2.7",
@@ -85,10 +86,10 @@ class Site:
             fields["Cookie"] = cookie
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         if method == "POST":
-            lines += "Content-Length: 0\r\n"
+            lines += f"Content-Length: {len(body)}\r\n"
         self.proxy.loop.now += 0.001
         peer = client or self.visitor(address)
-        peer.sends(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+        peer.sends(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body)
         self._answer()
         until = self.proxy.loop.now + WAIT_S
         while not peer.transport.buffer[peer.transport.taken :]:  # it waits for its turn
