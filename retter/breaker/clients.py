@@ -10,6 +10,7 @@ or its own data is broken. Therefore:
 """
 
 from collections import OrderedDict
+from math import inf
 from typing import Final
 
 from retter.breaker import constants
@@ -71,6 +72,10 @@ class Clients:
     def _others_passed(self, clients: set[int], now: float) -> bool:
         since = now - constants.CLIENT_ACTIVE_S
         return any(at >= since and one not in clients for one, at in self._passed.items())
+
+    def good_at(self, client: int) -> float:
+        """Return when another client got a good answer last; -inf: that is not known."""
+        return max([at for one, at in self._passed.items() if one != client], default=-inf)
 
     def is_doubted(self, client: int, now: float) -> bool:
         """Return whether others got good answers while this client kept failing."""

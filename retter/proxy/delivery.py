@@ -25,7 +25,7 @@ from retter.http.message import ResponseHead
 from retter.proxy.goodness import Verdict
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
-from retter.proxy.learning import judge, learn
+from retter.proxy.learning import judge, learn, learn_of_failure
 from retter.proxy.local_answers import (
     StandIn,
     answer_failure,
@@ -145,7 +145,7 @@ class Delivery(Work):
 
     def _failed(self, reason: Reason, now: float) -> None:
         """The response is a failure: send the stored one (stale-if-error, RFC 5861 section 4)."""
-        self._services.goodness.failed(now)
+        learn_of_failure(self._services, self._parsed, self._permit, now)
         if self._client is not None and not self._relay.begun:
             self._answer_from_store(reason, now, 502)
 
@@ -354,7 +354,7 @@ class Delivery(Work):
             elif now >= self.started_at + services.settings.upstream_timeout_s:
                 # The breaker's patience does not limit this wait: the stored response was not for
                 # saving the application work, or was stored later.
-                services.goodness.failed(now)
+                learn_of_failure(services, self._parsed, self._permit, now)
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
         elif relay.drips(now) and stale_for_error(services, self._parsed, now) is not None:
@@ -369,7 +369,7 @@ class Delivery(Work):
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's patience is over: answer with the stored response."""
         services, client = self._services, self._client
-        services.goodness.failed(now)
+        learn_of_failure(services, self._parsed, self._permit, now)
         if client is None or self._relay.begun:
             return
         came = answer_impatiently(services, client, self._parsed, now, self._began_at, self._permit)
@@ -392,7 +392,7 @@ class Delivery(Work):
         """The application has no valid response to this request."""
         services, client = self._services, self._client
         self._outcome = error.outcome
-        services.goodness.failed(now)
+        learn_of_failure(services, self._parsed, self._permit, now)
         self._relay.drop_copy()
         services.counters.upstream_errors[error.reason] += 1
         if client is not None and self._relay.begun:

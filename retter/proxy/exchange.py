@@ -44,6 +44,7 @@ from retter.proxy.learning import (
     is_doubtful,
     is_plain_change,
     learn_of_change,
+    learn_of_failure,
     learn_of_stream,
 )
 from retter.proxy.local_answers import (
@@ -671,7 +672,7 @@ class Exchange(Work):
     def _fail(self, error: UpstreamError, now: float) -> None:
         """The application has no valid response to this request."""
         services = self._services
-        services.goodness.failed(now)
+        learn_of_failure(services, self._parsed, self._permit, now)
         services.counters.upstream_errors[error.reason] += 1
         self._answer_failure(error.reason, now, error.status)
         if self.stage is not _DONE:
@@ -694,7 +695,7 @@ class Exchange(Work):
             self._answer_failure(reason, now, 503, services.settings.retry_after_s)
             self._finish(_NEUTRAL, now)
             return
-        services.goodness.failed(now)
+        learn_of_failure(services, self._parsed, self._permit, now)
         if client is not None:
             came = answer_impatiently(
                 services, client, self._parsed, now, self._began_at, self._permit

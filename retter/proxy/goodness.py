@@ -56,6 +56,7 @@ FOLLOWED_BYTES_MAX: Final = 512 * 1024
 BELIEVED_AFTER: Final = 3  # torsos in a row: then the page has become that short
 # Pages whose last answer may have been a torso; 200 octets each. The oldest is forgotten.
 TORSOS_MAX: Final = 1024
+FAILING_MAX: Final = 256  # URLs that failed lately
 TROUBLE_S: Final = 10.0  # after a failure: a second one in that time is hardly chance
 LATELY_S: Final = 60.0  # after a failure: answers are held back until they are whole
 
@@ -171,7 +172,8 @@ class Goodness:
     def __init__(self, failure_texts: Sequence[bytes] = ()) -> None:
         # By key: when what is stored there was received, and so many torsos since.
         self.torsos: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
-        self._failed_at = -inf
+        self._failed_at = self._troubled_at = -inf
+        self._failing: OrderedDict[bytes, float] = OrderedDict()  # by URL: when; oldest first
         self._texts: tuple[bytes, ...] = ()
         self.configure(failure_texts)
 
@@ -179,13 +181,27 @@ class Goodness:
         """Set the texts that mark an error page; their case does not matter."""
         self._texts = tuple([text.lower() for text in failure_texts])
 
-    def failed(self, now: float) -> None:
-        """Record that the application failed or was late: answers are checked for a while."""
+    def failed(self, now: float, url: bytes = b"", good_at: float = -inf) -> None:
+        """Record that the application failed or was late: answers are checked for a while.
+
+        A URL that fails again, while others get good answers, is broken by itself. That is no
+        trouble: all visitors' browsers may ask for it again and again.
+
+        Args:
+            good_at: When another client got a good answer last.
+        """
         self._failed_at = now
+        before = self._failing.pop(url, -inf)
+        if good_at <= before or now - before > LATELY_S:
+            self._troubled_at = now
+        if url:
+            self._failing[url] = now
+            if len(self._failing) > FAILING_MAX:
+                self._failing.popitem(last=False)
 
     def in_trouble(self, now: float) -> bool:
         """Return whether something has failed within the last seconds."""
-        return now - self._failed_at < TROUBLE_S
+        return now - self._troubled_at < TROUBLE_S
 
     def failed_lately(self, now: float) -> bool:
         """Return whether something has failed within the last minute."""

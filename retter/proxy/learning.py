@@ -107,6 +107,12 @@ def learn_of_change(
         services.store.invalidation.supersede(parsed.identity, urls, now)
 
 
+def learn_of_failure(services: Services, parsed: ParsedRequest, permit: Permit, now: float) -> None:
+    """Note that the application failed a request, or is late."""
+    good_at = services.breaker.circuit.failures.clients.good_at(permit.client)
+    services.goodness.failed(now, parsed.identity.url, good_at)
+
+
 def learn_of_stream(
     services: Services, parsed: ParsedRequest, head: ResponseHead, now: float
 ) -> None:

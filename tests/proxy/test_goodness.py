@@ -18,7 +18,9 @@ from retter.proxy.goodness import (
     BELIEVED_AFTER,
     BLANK_BYTES_MAX,
     DATA_ENDS,
+    FAILING_MAX,
     FOLLOWED_BYTES_MAX,
+    LATELY_S,
     NEW_BYTES_MAX,
     PAGE_ENDS,
     SMALL_BYTES_MAX,
@@ -41,6 +43,7 @@ from tests.support.harness import (
     split_at,
     status_of,
 )
+from tests.support.site import Site, page
 from tests.support.work import instructions_of
 
 PAGE = b"<p>the shop's page with all its products</p>" * 200
@@ -425,6 +428,30 @@ class TestTrouble:
         assert goodness.in_trouble(100.0 + TROUBLE_S - 0.1)
         assert not goodness.in_trouble(100.0 + TROUBLE_S)
 
+    def test_a_url_that_is_broken_by_itself_is_no_trouble(self) -> None:
+        """The scripts of all visitors ask for it every few seconds."""
+        goodness = Goodness()
+        goodness.failed(100.0, b"/poll", good_at=99.0)
+        assert goodness.in_trouble(105.0)
+        for now in range(105, 200, 5):
+            goodness.failed(now, b"/poll", good_at=now - 1.0)
+        assert not goodness.in_trouble(196.0)
+        assert goodness.failed_lately(196.0), "it is still held back itself until it is whole"
+        goodness.failed(200.0, b"/", good_at=199.0)
+        assert goodness.in_trouble(201.0), "another one"
+        goodness.failed(215.0, b"/", good_at=199.0)
+        assert goodness.in_trouble(216.0), "nobody else got anything good"
+        goodness.failed(215.0 + LATELY_S + 1, b"/", good_at=215.0 + LATELY_S)
+        assert goodness.in_trouble(217.0 + LATELY_S), "long after the last time"
+
+    def test_the_urls_that_fail_are_bounded(self) -> None:
+        goodness = Goodness()
+        for number in range(2 * FAILING_MAX):
+            goodness.failed(1.0, b"/%d" % number)
+        goodness.failed(2.0, b"/%d" % FAILING_MAX, good_at=1.5)  # the oldest that is remembered
+        assert goodness.in_trouble(10.5)
+        assert not goodness.in_trouble(11.5)
+
 
 @given(st.binary(max_size=2000), st.binary(max_size=2000), st.booleans(), st.booleans())
 def test_what_has_not_shrunk_is_good(
@@ -470,6 +497,19 @@ def asked(proxy: FakeProxy, answer: bytes, target: str = "/") -> bytes:
 def chunked(body: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def test_a_broken_url_alone_keeps_no_page_from_being_replaced() -> None:
+    site = Site(lambda asked: page("x" * 5000) if asked.path == "/" else page("", status="500 No"))
+    site.ask()
+    for number in range(30):
+        site.ask("/poll", address=f"192.0.2.{number % 5}")
+        site.ask("/", address=f"192.0.2.{100 + number}")
+        site.proxy.advance(2.0)
+    site.application = lambda asked: page("", status="301 Moved Permanently", Location="/new")
+    assert site.ask(address="192.0.2.99").status == 301
+    site.goes_down()
+    assert site.ask().status == 301
 
 
 @pytest.mark.parametrize("answer", [html(ERROR), chunked(ERROR)])
