@@ -38,6 +38,7 @@ _JUDGED: Final = frozenset(
         b"origin",
         b"save-data",
         b"sec-fetch-dest",
+        b"sec-fetch-site",
         b"upgrade-insecure-requests",
     )
 )
@@ -54,6 +55,9 @@ _ACCEPTED: Final = {
     b"text/event-stream": _EVENTS,
 }
 _is_weight: Final = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
+_DEST: Final = b"sec-fetch-dest: "
+# Applications give other sites something else to show instead of their pictures, or refuse them.
+_OTHER_SITE: Final = b"sec-fetch-site: other\n"
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
 _FORWARDED_PARTS: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
 
@@ -92,6 +96,8 @@ class VariantRules:
                 first = ORIGIN_MARK
             elif name in _JUDGED:
                 marks += _marks(name, value)
+        if _OTHER_SITE in marks and not any(mark.startswith(_DEST) for mark in marks):
+            marks.remove(_OTHER_SITE)  # whoever follows a link gets the page as anybody else
         return first + b"".join(sorted(marks)) if marks else first
 
 
@@ -103,7 +109,9 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
     if name == b"sec-fetch-dest":
         if lower in (b"", b"document"):
             return []
-        return [b"sec-fetch-dest: embed\n" if lower in _EMBEDDED else b"sec-fetch-dest: other\n"]
+        return [_DEST + (b"embed\n" if lower in _EMBEDDED else b"other\n")]
+    if name == b"sec-fetch-site":
+        return [_OTHER_SITE] if lower == b"cross-site" else []
     if name == b"upgrade-insecure-requests":
         return [b"upgrade-insecure-requests\n"] if value == b"1" else []
     if name == b"save-data":

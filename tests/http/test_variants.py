@@ -69,6 +69,34 @@ def test_one_visitors_answer_is_not_everyones(
     assert (got.stored, got.body, got.field("Access-Control-Allow-Origin")) == (True, "page", None)
 
 
+@pytest.mark.parametrize("refusal", [page("no hotlinks"), page("", status="403 Forbidden")])
+def test_what_other_sites_embed_is_not_what_the_own_pages_show(refusal: bytes) -> None:
+    """Applications keep other sites from using their pictures."""
+
+    def answer(asked: Asked) -> bytes:
+        return refusal if asked.fields.get("sec-fetch-site") == "cross-site" else page("picture")
+
+    site = Site(answer)
+    image = {"Accept": "image/png,*/*;q=0.8", "Sec-Fetch-Dest": "image"}
+    site.ask("/a.png", headers={**image, "Sec-Fetch-Site": "same-origin"})
+    site.proxy.advance(60.0)
+    for number in range(3):
+        stranger = {**image, "Sec-Fetch-Site": "cross-site"}
+        site.ask("/a.png", headers=stranger, address=f"192.0.2.{number}")
+    site.goes_down()
+    for where in ("same-origin", "same-site", "none"):
+        assert site.ask("/a.png", headers={**image, "Sec-Fetch-Site": where}).body == "picture"
+
+
+def test_whoever_follows_a_link_of_another_site_gets_the_page_of_all() -> None:
+    site = Site(lambda asked: page("page"))
+    go = {"Accept": BROWSER, "Sec-Fetch-Dest": "document"}
+    site.ask("/", headers={**go, "Sec-Fetch-Site": "none"})
+    site.goes_down()
+    assert site.ask("/", headers={**go, "Sec-Fetch-Site": "cross-site"}).stored
+    assert site.ask("/", headers={"Accept": BROWSER, "Sec-Fetch-Site": "cross-site"}).stored
+
+
 @pytest.mark.parametrize("name", [name.decode() for name in (*ADDRESS_FIELDS, *sorted(GEO_FIELDS))])
 def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None:
     for trusted, told in (((), False), (("192.0.2.0/24",), True)):
