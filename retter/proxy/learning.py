@@ -15,6 +15,7 @@ from retter.proxy.goodness import (
     ENDS,
     NEW_BYTES_MAX,
     PAGE_ENDS,
+    PLACE_BYTES_MAX,
     Verdict,
     has_shrunk,
 )
@@ -31,6 +32,7 @@ from retter.store.personal import (
 )
 from retter.store.policy import invalidated_urls, storable
 from retter.store.record import BODY, CODING, WITHDRAWN, Record, as_stored
+from retter.store.target import changes_person
 
 _OK: Final = Outcome.OK
 _CLOSED: Final = State.CLOSED
@@ -52,9 +54,10 @@ def learn(
     if outcome is _OK:
         if head.status < 400:
             _answered_well(services, permit)
-        elif identity.lookup and request.method == b"GET":  # not each knows HEAD
+        status = 401 if _leads_to_login(head) else head.status
+        if status >= 400 and identity.lookup and request.method == b"GET":  # not each knows HEAD
             state = services.breaker.circuit.state
-            services.withdrawals.refused(identity, head.status, state, permit.client, now)
+            services.withdrawals.refused(identity, status, state, permit.client, now)
     if request.method not in SAFE_METHODS:
         learn_of_change(services, parsed, head, now)
         return False
@@ -65,6 +68,16 @@ def learn(
     if head.status == 304 and identity.lookup and not _is_personal(parsed, head, rules):
         services.store.refresh(identity, request, head, requested_at, now, permit.client)
     return False
+
+
+def _leads_to_login(head: ResponseHead) -> bool:
+    """Return whether a redirect asks who it is, as applications with forms do instead of a 401.
+
+    To store the redirect would replace one variant of the page alone.
+    """
+    if not 300 <= head.status < 400 or not head.names_place:
+        return False
+    return changes_person((head.first(b"location") or b"")[:PLACE_BYTES_MAX])
 
 
 def _is_personal(parsed: ParsedRequest, head: ResponseHead, rules: OwnerRules) -> bool:

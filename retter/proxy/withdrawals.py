@@ -1,4 +1,5 @@
-"""Withdrawals: the application refuses a page that was good (401, 403, 404, 410).
+"""Withdrawals: the application refuses a page that was good (401, 403, 404, 410, or a redirect to a
+login, which counts as a 401).
 
 Such a page must not be shown any more: an editor has hidden it, or a credential was revoked (RFC
 9111 section 4.3.3: a full response other than a 5xx replaces the stored one). So the stored

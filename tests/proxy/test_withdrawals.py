@@ -110,6 +110,34 @@ def test_gone_is_gone_for_everyone_and_denied_for_the_asker(status: int, left: b
     assert site.has("/a", TOKEN) is False
 
 
+@pytest.mark.parametrize(
+    "location", ["/login?next=/a", "https://shop.example/users/sign_in", "//sso.example/auth?x=1"]
+)
+def test_a_page_behind_a_login_now_is_gone_in_all_variants(location: str) -> None:
+    phone = {"User-Agent": "Mozilla/5.0 (iPhone) Mobile/15E148"}
+    site = Site()
+    for headers in (phone, SESSION, {}):
+        site.ask("/a", headers=headers)
+    site.ask("/a", "302 Found", says={"Location": location})
+    assert not site.has("/a")
+    assert not site.has("/a", phone), "the redirect replaces one variant alone"
+    assert site.has("/a", SESSION), "whoever is logged in"
+    site.ask("/a", "302 Found", SESSION, says={"Location": location})
+    assert not site.has("/a", SESSION), "and whose session has expired"
+    site.ask("/a", "302 Found", says={"Location": location})
+    assert site.in_need("/a").startswith(b"HTTP/1.1 302"), "then it is what is stored"
+
+
+def test_a_page_that_has_moved_is_stored_in_its_other_variants() -> None:
+    site = Site()
+    phone = {"User-Agent": "Mozilla/5.0 (iPhone) Mobile/15E148"}
+    for headers in (phone, {}):
+        site.ask("/a", headers=headers)
+    site.ask("/a", "302 Found", says={"Location": "/blog/in"})
+    assert site.has("/a")
+    assert site.in_need("/a", phone).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("status", STATUSES)
 def test_what_somebody_else_was_shown_stays_theirs(status: int) -> None:
     """A page may be refused to one visitor and not to another."""
