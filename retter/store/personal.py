@@ -8,6 +8,7 @@ counts as personal.
 """
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -127,14 +128,19 @@ def is_personal(
                 if escapes > VALUE_ESCAPES_MAX:
                     return True
                 values.append(unquote_to_bytes(value))
-    asked = request.host + request.target  # text in the request is not a secret
+    asked = (request.host + request.target).lower()  # text in the request is not a secret
     # Refresh, Link and Content-Location may have it in a URL, other fields by itself.
     text = b"\n".join([text, *[value for name, value in response.fields if name != b"set-cookie"]])
     if sum(map(len, values)) > VALUES_BYTES_MAX:
         return True
     left, candidates = SEARCHED_BYTES_MAX, CANDIDATES_MAX
+    text = text.lower()  # some write an id in upper case
     for value in values:
-        for part, at in _parts(value):
+        for shown in _ids_in_json(value):
+            left -= len(text)
+            if left < 0 or (text.find(shown) >= 0 and shown not in asked):
+                return True
+        for part, at in _parts(value.lower()):
             left -= len(text)
             if left < 0:
                 return True
@@ -169,6 +175,27 @@ def _begins_session(response: ResponseHead, rules: OwnerRules) -> bool:
     return False
 
 
+# In JSON that a cookie has in base64 (signed sessions, JSON Web Tokens): texts that may be ids.
+# Shorter ones may be dates.
+_ids: Final = re.compile(rb"[-_.~0-9A-Za-z]{12,256}+").findall
+
+
+def _ids_in_json(value: bytes) -> Iterator[bytes]:
+    """Yield in lower case what may be an id in the JSON of a value. Linear in its length."""
+    if b"eyJ" not in value:  # `{"` in base64
+        return
+    for piece in value.split(b"."):
+        if piece.startswith(b"eyJ"):
+            plain = piece.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
+            try:
+                decoded = urlsafe_b64decode(plain + b"=" * (-len(plain) % 4))
+            except ValueError:
+                continue  # no base64
+            for found in _ids(decoded):
+                if _may_be_id(found):
+                    yield found.lower()
+
+
 def _parts(value: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield pieces of a value with their offsets. Every long enough part contains one of them."""
     if len(value) < PART_BYTES_MIN:
@@ -185,15 +212,16 @@ def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candid
     """Search a text for a piece of a value, together with enough of the octets around it.
 
     Args:
+        text: In lower case, like `part`.
         candidates: Places that may still be compared.
 
     Returns:
         The number of candidates that are left; 0 if it was found, or counts as found.
     """
     place = text.find(part)
-    around_before = value[max(0, at - AROUND_BYTES_MAX) : at][::-1]
-    after_part = at + len(part)
-    around_after = value[after_part : after_part + AROUND_BYTES_MAX]
+    lower, after_part = value.lower(), at + len(part)
+    around_before = lower[max(0, at - AROUND_BYTES_MAX) : at][::-1]
+    around_after = lower[after_part : after_part + AROUND_BYTES_MAX]
     while place >= 0:
         candidates -= 1
         after = place + len(part)
@@ -201,7 +229,7 @@ def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candid
         begin = at - _common(around_before, before)
         end = after_part + _common(around_after, text[after : after + AROUND_BYTES_MAX])
         found = value[begin:end]
-        if len(found) >= PART_BYTES_MIN and _may_be_id(found) and found not in asked:
+        if len(found) >= PART_BYTES_MIN and _may_be_id(found) and found.lower() not in asked:
             return 0
         if not candidates:
             return 0

@@ -1,5 +1,7 @@
 """Responses with data of one visitor: they are stored for nobody else."""
 
+from base64 import urlsafe_b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +113,30 @@ def test_the_first_page_of_a_session_with_a_form_is_personal() -> None:
 def test_a_page_that_shows_a_part_of_a_given_cookie_is_personal(begin: int, before: bytes) -> None:
     page = before + ID[begin : begin + PART_BYTES_MIN] + b"</p>"
     assert is_personal(request_head(), response(b"visitor=" + ID), page, RULES)
+
+
+def in_base64(text: bytes) -> bytes:
+    return urlsafe_b64encode(text).rstrip(b"=")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "personal"),
+    [
+        (b"3f2504e0-4f89-41d3-9a0c-0305e82c3301", b"3F2504E0-4F89-41D3", True),
+        (b"head." + in_base64(b'{"sub": "guest-c0ffee123"}') + b".sig", b"guest-c0ffee123", True),
+        (in_base64(b'{"cart":"C0FFEE12345678","a":[]}') + b".aa11bb.sig", b"c0ffee12345678", True),
+        (in_base64(b'{"cart":"C0FFEE12345678","a":[]}') + b".aa11bb.sig", b"c0ffee123", False),
+        (in_base64(b'{"since":"2026-12-01","theme":"darkest-blue"}'), b"2026-12-01", False),
+        (in_base64(b'{"since":"2026-12-01","theme":"darkest-blue"}'), b"darkest-blue", False),
+        (b"eyJ!" + in_base64(b'{"cart":"c0ffee12345678"}'), b"c0ffee12345678", False),
+        (b"eyJ", b"x", False),
+    ],
+)
+def test_an_id_is_found_in_upper_case_and_in_what_is_signed(
+    value: bytes, shown: bytes, *, personal: bool
+) -> None:
+    page = b"<a href=/cart/" + shown + b">"
+    assert is_personal(request_head(), response(b"visit=" + value), page, RULES) is personal
 
 
 def test_a_part_that_is_too_short_or_a_word_says_nothing() -> None:
