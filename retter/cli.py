@@ -446,8 +446,14 @@ def _print(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    # A name of a file may have line ends, or what a terminal takes for commands.
-    text = "".join([one if one.isprintable() else ascii(one)[1:-1] for one in text])
+    # A name of a file may have line ends, or what a terminal takes for commands. Lists of RETTER's
+    # own have indented lines.
+    text = "\n  ".join(
+        [
+            "".join([one if one.isprintable() else ascii(one)[1:-1] for one in line])
+            for line in text.split("\n  ")
+        ]
+    )
     if sys.stderr is not None:  # it was started without one
         with suppress(OSError):  # the exit code tells as well
             sys.stderr.write(f"retter: {text}\n")
