@@ -14,7 +14,7 @@ from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import PAUSED, SINGLE_FLIGHT, Action, Decision, decide
+from retter.breaker.decide import SINGLE_FLIGHT, Action, Decision, decide
 from retter.breaker.demand import NOBODY
 from retter.breaker.endings import failed, learn, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
@@ -107,19 +107,96 @@ class CircuitBreaker:
         returned permit is ADMITTED or QUEUED. The caller starts an ADMITTED one at once.
         """
         circuit = self.circuit
-        if circuit.limit.load < circuit.calm:
-            its_route, is_get = circuit.routes.get(route, now), kind is not _OTHER
-            if its_route.opening is None:
-                has_stored = stored_age_s is not None
-                return Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
-        return self.admit_by_rules(now, kind, route, key, stored_age_s, client, asker)
+        its_route = circuit.routes.get(route, now)
+        place = NOT_SORTED if asker is None else self._sort(now, asker, its_route)
+        decision, made = self._decide(now, kind, its_route, key, stored_age_s, client, place)
+        if decision.limits:
+            circuit.fire(now, Signal.NO_PERMITS)
+        if decision.for_lack_of_a_place:
+            circuit.limit.shed_at = now
+        if isinstance(made, Rejection):
+            made.count += 1
+            if circuit.paused_until is not None:
+                made.retry_after_s = max(1.0, circuit.paused_until - now)
+            return made
+        action = decision.action
+        if action is Action.PROBE:
+            circuit.send_probe(now, made, self._probed(its_route))
+        elif action is Action.TRIAL:
+            circuit.counts.trials += 1
+            circuit.table.trial_at = now + constants.TRIAL_S
+        elif action is Action.WAIT:
+            self._enqueue(now, made)
+        elif action is _SHED and made.has_stored:
+            circuit.counts.would_shed += 1
+        elif action is _SHED:
+            circuit.counts.would_reject += 1
+        if asker is not None and place.lane == UNSORTED:
+            made.who = asker
+        return made
+
+    def would(
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
+        client: int = 0,
+        asker: Asker | None = None,
+    ) -> Permit | Rejection:
+        """Return what `admit` would return, and change nothing. The permit is only for reading."""
+        circuit = self.circuit
+        its_route = circuit.routes.peek(route, now)
+        place = NOT_SORTED
+        if asker is not None and circuit.fairness is not None and circuit.state is not CLOSED:
+            place = circuit.fairness.place_of(asker, now, its_route.expected_s)
+        decision, made = self._decide(now, kind, its_route, key, stored_age_s, client, place)
+        if isinstance(made, Permit):
+            if decision.action is Action.PROBE:
+                made.probe = self._probed(its_route)
+            elif decision.action is Action.WAIT and self._holds_back:
+                made.phase = _QUEUED
+        return made
+
+    def _decide(
+        self,
+        now: float,
+        kind: Kind,
+        route: Route,
+        key: bytes,
+        stored_age_s: float | None,
+        client: int,
+        place: Sorted,
+    ) -> tuple[Decision, Permit | Rejection]:
+        """Decide, and return also what the caller gets. In observe mode nothing is rejected."""
+        circuit = self.unsettled
+        is_get, has_stored = kind is not _OTHER, stored_age_s is not None
+        lane = circuit.room.lane_of(place.lane)
+        decision = decide(circuit, now, is_get, route, key, stored_age_s, client, lane)
+        reason = decision.reason
+        if decision.action is _SHED:
+            if self._holds_back:
+                rejections = circuit.rejections
+                shed = rejections.stored if has_stored else rejections.rejects
+                return decision, shed[decision.rejection]
+            reason, place = _IS_ADMITTED, NOT_SORTED
+        permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
+        permit.lane, permit.asker, permit.ticket, permit.since = place
+        return decision, permit
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether requests wait and are rejected: not in observe mode, except for a pause."""
+        circuit = self.unsettled
+        return circuit.mode is not OBSERVE or circuit.paused_until is not None
 
     def start_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
         """Do the work of `admit` and `started` while the application has little to do.
 
-        The circuit is closed then. If this returns None, `admit_by_rules` decides. So the caller
+        The circuit is closed then. If this returns None, `admit` decides. So the caller
         identifies the client only when the decision depends on it.
 
         One step instead of two (and no calls for the route and the flight) saves 4,000 of the
@@ -169,53 +246,6 @@ class CircuitBreaker:
             circuit.flight.enter(permit)
         return permit
 
-    def admit_by_rules(
-        self,
-        now: float,
-        kind: Kind,
-        route: bytes,
-        key: bytes,
-        stored_age_s: float | None,
-        client: int,
-        asker: Asker | None,
-    ) -> Permit | Rejection:
-        """Do the work of `admit` for all other requests: it is not calm, or `start_at_once` failed.
-
-        So the circuit knows of all answers.
-        """
-        circuit = self.unsettled
-        its_route = circuit.routes.by_name.get(route)
-        if its_route is None:
-            its_route = circuit.routes.get(route, now)
-        else:
-            its_route.used_at = now
-        is_get, has_stored = kind is not _OTHER, stored_age_s is not None
-        place = NOT_SORTED if asker is None else self._sort(now, asker, its_route)
-        lane = circuit.room.lane_of(place.lane)
-        decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
-        if decision.action is _SHED:
-            if decision.limits:
-                circuit.fire(now, Signal.NO_PERMITS)
-            if decision.for_lack_of_a_place:
-                circuit.limit.shed_at = now
-            if circuit.mode is not OBSERVE or decision is PAUSED:
-                rejections = circuit.rejections
-                shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
-                if circuit.paused_until is not None:
-                    shed.retry_after_s = max(1.0, circuit.paused_until - now)
-                shed.count += 1
-                return shed
-            if has_stored:
-                circuit.counts.would_shed += 1
-            else:
-                circuit.counts.would_reject += 1
-            made = Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
-        else:
-            made = self._permit(now, decision, is_get, its_route, key, has_stored, client, place)
-        if asker is not None and place.lane == UNSORTED:
-            made.who = asker
-        return made
-
     def expected_wait_s(self, lane: int) -> float:
         """Return how long a GET without a stored response would wait in that lane."""
         circuit = self.circuit
@@ -238,7 +268,7 @@ class CircuitBreaker:
     def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:
         circuit = self.unsettled
         fairness = circuit.fairness
-        if fairness is None:
+        if fairness is None or circuit.limit.load < circuit.calm:
             return NOT_SORTED
         if circuit.state is CLOSED:
             return fairness.note(asker, route.expected_s, now)
@@ -257,71 +287,6 @@ class CircuitBreaker:
             circuit.was_asked(now)
         return permit
 
-    def would(
-        self,
-        now: float,
-        kind: Kind,
-        route: bytes,
-        key: bytes,
-        stored_age_s: float | None,
-        client: int = 0,
-        asker: Asker | None = None,
-    ) -> Permit | Rejection:
-        """Return what `admit` would return, and change nothing. The permit is only for reading."""
-        circuit = self.circuit
-        its_route = circuit.routes.peek(route, now)
-        is_get = kind is not _OTHER
-        has_stored = stored_age_s is not None
-        place = NOT_SORTED
-        if asker is not None and circuit.fairness is not None and circuit.state is not CLOSED:
-            place = circuit.fairness.place_of(asker, now, its_route.expected_s)
-        lane = circuit.room.lane_of(place.lane)
-        decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
-        action, reason = decision.action, decision.reason
-        if action is Action.REJECT:
-            if circuit.mode is not OBSERVE or decision is PAUSED:
-                rejections = circuit.rejections
-                return (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
-            reason = _IS_ADMITTED
-        permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
-        permit.lane, permit.asker, permit.ticket, permit.since = place
-        if action is Action.WAIT and (
-            circuit.mode is not OBSERVE or circuit.paused_until is not None
-        ):
-            permit.phase = _QUEUED
-        elif action is Action.PROBE:
-            permit.probe = self._probed(its_route)
-        return permit
-
-    def _permit(
-        self,
-        now: float,
-        decision: Decision,
-        is_get: bool,
-        route: Route,
-        key: bytes,
-        has_stored: bool,
-        client: int,
-        place: Sorted,
-    ) -> Permit:
-        """Give a permit: for now or for later, as a probe or as an ordinary request."""
-        circuit = self.circuit
-        action = decision.action
-        if decision.limits:
-            circuit.fire(now, Signal.NO_PERMITS)
-        permit = Permit(_ADMITTED, decision.reason, is_get, route, key, has_stored, client)
-        permit.lane, permit.asker, permit.ticket, permit.since = place
-        if action is Action.FORWARD:
-            pass
-        elif action is Action.PROBE:
-            circuit.send_probe(now, permit, self._probed(route))
-        elif action is Action.TRIAL:
-            circuit.counts.trials += 1
-            circuit.table.trial_at = now + constants.TRIAL_S
-        else:
-            self._enqueue(now, permit)
-        return permit
-
     def _probed(self, route: Route) -> Opening:
         """Return the opening (of the circuit or of the route) that the probe may end."""
         circuit = self.circuit
@@ -329,16 +294,14 @@ class CircuitBreaker:
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         circuit = self.circuit
-        if circuit.paused_until is not None:
-            circuit.room.add(permit, now)
-            return
-        if circuit.state is not CLOSED and not permit.has_stored:
+        paused = circuit.paused_until is not None
+        if not (paused or circuit.state is CLOSED or permit.has_stored):
             circuit.limit.shed_at = now
-        if circuit.mode is OBSERVE:
-            circuit.counts.would_queue += 1
-        else:
-            circuit.counts.queued += 1
+        if self._holds_back:
+            circuit.counts.queued += not paused
             circuit.room.add(permit, now)
+        else:
+            circuit.counts.would_queue += 1
 
     def take_ready(self, now: float) -> list[Permit]:
         """Return the waiting permits that may go upstream now; the caller starts them at once."""

@@ -75,7 +75,7 @@ _DONE: Final = Phase.DONE
 
 # Called directly: that costs less than `super()`, and they run for every request.
 _at_once: Final = CircuitBreaker.start_at_once
-_by_rules: Final = CircuitBreaker.admit_by_rules
+_admit: Final = CircuitBreaker.admit
 _started: Final = CircuitBreaker.started
 _finished: Final = CircuitBreaker.finished
 _whole: Final = CircuitBreaker.finished_whole
@@ -205,20 +205,6 @@ class SharedBreaker(CircuitBreaker):
 
     # --- the decision ---
 
-    def admit(
-        self,
-        now: float,
-        kind: Kind,
-        route: bytes,
-        key: bytes,
-        stored_age_s: float | None,
-        client: int = 0,
-        asker: Asker | None = None,
-    ) -> Permit | Rejection:
-        """See `CircuitBreaker.admit`."""
-        self._look(now)
-        return super().admit(now, kind, route, key, stored_age_s, client, asker)
-
     def start_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
@@ -230,17 +216,17 @@ class SharedBreaker(CircuitBreaker):
             self._words[self._word + IN_FLIGHT] = own
         return permit
 
-    def admit_by_rules(
+    def admit(
         self,
         now: float,
         kind: Kind,
         route: bytes,
         key: bytes,
         stored_age_s: float | None,
-        client: int,
-        asker: Asker | None,
+        client: int = 0,
+        asker: Asker | None = None,
     ) -> Permit | Rejection:
-        """See `CircuitBreaker.admit_by_rules`."""
+        """See `CircuitBreaker.admit`."""
         circuit = self.circuit
         if self._leader is None and self._words[self._figures_at] != self._serial:
             self._follow(now)
@@ -251,14 +237,14 @@ class SharedBreaker(CircuitBreaker):
             and (circuit.mode is _HELD_OPEN or now < circuit.opening.probe_at)
         ):
             # It is answered from the store, whatever happens in the other workers.
-            made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+            made = _admit(self, now, kind, route, key, stored_age_s, client, asker)
             if asker is not None and self._tickets is not None:
                 self._tickets.settle()
             return made
         self._look(now)
         self._look_at_others(now)
         state, trial_at = circuit.state, circuit.table.trial_at
-        made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+        made = _admit(self, now, kind, route, key, stored_age_s, client, asker)
         if asker is not None and self._tickets is not None:
             self._tickets.settle()
         if circuit.state is _CLOSED:

@@ -164,9 +164,7 @@ def begin(
         if breaker.wants_asker(entry is not None):
             asker = services.turns.asker_of(forwarding, parsed, number, now, entry is not None)
         age_s: float | None = None if entry is None else now - entry[STORED_AT]
-        decision = breaker.admit_by_rules(
-            now, kind, identity.route, identity.key, age_s, number, asker
-        )
+        decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
         if isinstance(decision, Rejection):
             if awaited:
                 services.awaited_streams.end(awaited, services.peers.client_of(forwarding, parsed))

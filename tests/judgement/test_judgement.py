@@ -493,7 +493,7 @@ def test_a_request_that_is_shed_gives_its_ticket_back(stored_age_s: float | None
         read = tickets.read(text, 7, crew.now)
         assert read is not None
         asker = Asker(7, ticket=text)
-        made = breaker.admit_by_rules(crew.now, Kind.GET, b"/", b"/", stored_age_s, 7, asker)
+        made = breaker.admit(crew.now, Kind.GET, b"/", b"/", stored_age_s, 7, asker)
         assert isinstance(made, Rejection)
         settled.append(tickets._claimed)
         assert not tickets.stands(read.number)
@@ -583,9 +583,8 @@ def test_nothing_but_the_sum_is_paid_for_a_request_while_all_is_calm() -> None:
         breaker = crew[index].breaker
 
         def request() -> None:
-            permit = breaker.admit(crew.now, Kind.GET, b"GET /", b"k", 1.0)
-            assert isinstance(permit, Permit)
-            breaker.started(crew.now, permit)
+            permit = breaker.start_at_once(crew.now, Kind.GET, b"GET /", b"k", True, 0)
+            assert permit is not None
             breaker.finished(crew.now + 0.05, permit, Outcome.OK)
 
         request()
