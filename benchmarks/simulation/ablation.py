@@ -4,7 +4,16 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from retter.breaker import FairnessMode, baseline, constants, decide, endings, fairness, sweep
+from retter.breaker import (
+    CircuitBreaker,
+    FairnessMode,
+    baseline,
+    constants,
+    decide,
+    endings,
+    fairness,
+    sweep,
+)
 from retter.breaker.circuit import Circuit
 from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Fairness
@@ -140,6 +149,7 @@ RULES: dict[str, Callable[[], None]] = {
     "gets-rate": _method(
         WorkRateLimit, "gets_rate", property(lambda limit: max(1.0, limit.work_rate))
     ),
+    "decide-again": _method(CircuitBreaker, "decide_again", lambda *_: None),
     "single-flight": _method(Flight, "enter", _enter_without_key),
     "discount": _constant("OLD_OTHERS_SHARE", 1e9),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9),

@@ -107,12 +107,21 @@ class Fairness:
         self.asked[place.lane] += 1
         return place
 
-    def sort_late(self, asker: Asker, now: float) -> Sorted:
-        """Find the lane of a request that arrived while lanes were not assigned.
+    def sort_again(self, permit: Permit, now: float) -> Sorted | None:
+        """Find the lane of a waiting request once more; None: it stays where it is.
 
-        Its demand has been counted already.
+        It moves if its client has grown heavy. If it arrived while lanes were not assigned, it gets
+        one now; its demand has been counted already.
         """
-        place = self.place_of(asker, now)
+        if permit.lane == UNSORTED:
+            if not isinstance(permit.who, Asker):
+                return None
+            place = self.place_of(permit.who, now)
+        elif permit.lane != HEAVY and self.is_heavy(permit.asker, now):
+            self.left[permit.lane] += 1
+            place = Sorted(HEAVY, permit.asker, permit.ticket, permit.since)
+        else:
+            return None
         self.asked[place.lane] += 1
         return place
 
@@ -132,17 +141,6 @@ class Fairness:
     def is_heavy(self, who: int, now: float, more_s: float = 0.0) -> bool:
         """Return whether a client's demand is too large."""
         return self.demand.demand_of(who, now) + more_s > self.limit_s
-
-    def grown_heavy(self, permit: Permit, now: float) -> bool:
-        """Return whether a waiting request must move to the heavy lane: its client has grown heavy.
-
-        The move is counted.
-        """
-        grown = self.is_heavy(permit.asker, now)
-        if grown:
-            self.left[permit.lane] += 1
-            self.asked[HEAVY] += 1
-        return grown
 
     def ticket_for(self, asker: Asker, now: float) -> tuple[bytes, float]:
         """Return the ticket to send with a rejection, and the time of its holder's first try.

@@ -25,19 +25,24 @@ from typing import Final
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
-from retter.breaker.fairness import Asker, Fairness, Sorted
+from retter.breaker.fairness import Fairness, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, LANES, STRANGER, UNSORTED, Permit, Phase
 
 _HEAVY_FIRST: Final = (HEAVY, KNOWN, STRANGER)
 _ALL: Final = 1 << 40  # requests, more than ever wait
 
 
+def _first(queue: deque[Permit]) -> Permit | None:
+    """Return the first permit that waits in a queue; remove those before it, which left it."""
+    while queue and queue[0].phase is not Phase.QUEUED:
+        queue.popleft()
+    return queue[0] if queue else None
+
+
 def _older(queue: deque[Permit], since: float) -> Iterator[Permit]:
-    """Take out the permits that came until `since`; skip those that left in another way."""
-    while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
-        permit = queue.popleft()
-        if permit.phase is Phase.QUEUED:
-            yield permit
+    """Take out the permits that came until `since`."""
+    while (permit := _first(queue)) is not None and permit.queued_at <= since:
+        yield queue.popleft()
 
 
 def _queued_at(permit: Permit) -> float:
@@ -125,32 +130,22 @@ class Lanes:
             heappush(self._by_age, (permit.since, self._serial, permit))
 
     def sort(self, fairness: Fairness, now: float) -> None:
-        """Examine the waiting requests again: those whose client is heavy now change their lane.
+        """Examine the waiting requests again: some change their lane (`Fairness.sort_again`).
 
-        Requests that arrived while lanes were not assigned get a lane. The tick calls this, not a
-        request.
+        The tick calls this, not a request.
         """
-        changed: set[int] = set()
-        for line in range(2 * HEAVY):
-            stay: list[Permit] = []
-            for permit in self._lines[line]:
-                if permit.phase is not Phase.QUEUED:
-                    continue
-                place: Sorted | None = None
-                if permit.lane == UNSORTED and isinstance(permit.who, Asker):
-                    place = fairness.sort_late(permit.who, now)
-                elif permit.lane != UNSORTED and fairness.grown_heavy(permit, now):
-                    place = Sorted(HEAVY, permit.asker, permit.ticket, permit.since)
-                if place is not None:
-                    self._move(permit, place)
-                if self._line_of(permit) == line:
-                    stay.append(permit)
-                else:
-                    changed.add(self._line_of(permit))
-                    self._lines[self._line_of(permit)].append(permit)
-            self._lines[line] = deque(stay)
-        for line in changed:  # by arrival: the wait of the first one expires first
-            self._lines[line] = deque(sorted(self._lines[line], key=_queued_at))
+        gets = [one for line in self._lines for one in line if one.phase is Phase.QUEUED]
+        moved = False
+        for permit in gets:
+            place = fairness.sort_again(permit, now)
+            if place is not None:
+                moved = True
+                self._move(permit, place)
+        if moved:
+            for line in self._lines:
+                line.clear()
+            for permit in sorted(gets, key=_queued_at):  # the wait of the first one expires first
+                self._queue_of(permit).append(permit)
 
     def _move(self, permit: Permit, place: Sorted) -> None:
         self._count(permit, -1)
@@ -222,76 +217,56 @@ class Lanes:
             self._waited = 0
         for lane in order:
             if counts[2 * lane] or counts[2 * lane + 1]:
-                permit = self._next_of(lane)
-                if permit is not None:
-                    self._waited = 0 if lane == HEAVY else self._waited + (heavy > 0)
-                    return permit
+                self._waited = 0 if lane == HEAVY else self._waited + (heavy > 0)
+                return self._next_of(lane)
         return None
 
-    def _next_of(self, lane: int) -> Permit | None:
-        first = 2 * lane + (self._given[lane] >= self._between)
-        for line in (first, first ^ 1):
-            if self.counts[line]:
-                permit = self._first_in(line)
-                if permit is not None:
-                    self._note_turn(lane, permit)
-                    return permit
-        return None
-
-    def _note_turn(self, lane: int, permit: Permit) -> None:
+    def _next_of(self, lane: int) -> Permit:
         between, given = self._between, self._given[lane]
+        line = 2 * lane + (given >= between)
+        if not self.counts[line]:
+            line ^= 1
+        permit = self._next_in(line)
         if permit.has_stored:
             self._given[lane] = max(0, given - between)
         else:
             self._given[lane] = min(given + 1, between * constants.TURNS_KEPT_MAX)
-
-    def _first_in(self, line: int) -> Permit | None:
-        if line >= 2 * HEAVY and self.fairness is not None:
-            return self._with_least(self.fairness, self._lines[line])
-        if line == 2 * KNOWN and self._by_age:
-            permit = self._oldest_ticket(self._lines[line])
-            if permit is not None:
-                return permit
-        return self._first_of(self._lines[line])
-
-    def _oldest_ticket(self, line: deque[Permit]) -> Permit | None:
-        """Take out the permit with the oldest ticket.
-
-        Return None if a permit has waited in the queue for longer than the age of that ticket.
-        """
-        by_age = self._by_age
-        while by_age and not self._is_in_turn(by_age[0][2]):
-            heappop(by_age)
-        while line and line[0].phase is not Phase.QUEUED:
-            line.popleft()
-        if not by_age or (line and line[0].queued_at < by_age[0][0]):
-            return None
-        permit = heappop(by_age)[2]
         self._remove(permit, Phase.ADMITTED)
         return permit
+
+    def _next_in(self, line: int) -> Permit:
+        """Return the permit of a line whose turn it is; at least one waits there."""
+        first = _first(self._lines[line])
+        assert first is not None, "it is counted"
+        if line >= 2 * HEAVY and self.fairness is not None:
+            return self._with_least(self.fairness, self._lines[line])
+        if line == 2 * KNOWN:
+            by_age = self._by_age
+            while by_age and not self._is_in_turn(by_age[0][2]):
+                heappop(by_age)
+            # Has anybody waited for longer than the age of the oldest ticket?
+            if by_age and by_age[0][0] <= first.queued_at:
+                return heappop(by_age)[2]
+        return first
 
     @staticmethod
     def _is_in_turn(permit: Permit) -> bool:
         return permit.phase is Phase.QUEUED and permit.lane == KNOWN
 
-    def _with_least(self, fairness: Fairness, line: deque[Permit]) -> Permit | None:
-        """Take out, of the first few permits, the one whose client got least."""
-        while line and line[0].phase is not Phase.QUEUED:
-            line.popleft()
-        chosen: Permit | None = None
-        least = 0.0
-        for permit in islice(line, constants.HEAVY_LOOKED_AT):
-            if permit.phase is Phase.QUEUED:
-                got = fairness.demand.got_by(permit.asker, permit.queued_at)
-                if chosen is None or got < least:
-                    chosen, least = permit, got
-        if chosen is not None:
-            self._remove(chosen, Phase.ADMITTED)
-        return chosen
+    @staticmethod
+    def _with_least(fairness: Fairness, line: deque[Permit]) -> Permit:
+        """Return, of the first few permits that wait, the one whose client got least."""
+        return min(
+            (one for one in islice(line, constants.HEAVY_LOOKED_AT) if one.phase is Phase.QUEUED),
+            key=lambda one: fairness.demand.got_by(one.asker, one.queued_at),
+        )
 
     def next_other(self) -> Permit | None:
         """Take out the request with another method whose turn it is; it becomes ADMITTED."""
-        return self._first_of(self._others)
+        permit = _first(self._others)
+        if permit is not None:
+            self._remove(permit, Phase.ADMITTED)
+        return permit
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
         """Take out the first GET, of those that wait longest, whose client is not in doubt."""
@@ -300,14 +275,6 @@ class Lanes:
                 if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
                     self._remove(permit, Phase.ADMITTED)
                     return permit
-        return None
-
-    def _first_of(self, queue: deque[Permit]) -> Permit | None:
-        while queue:
-            permit = queue.popleft()
-            if permit.phase is Phase.QUEUED:
-                self._remove(permit, Phase.ADMITTED)
-                return permit
         return None
 
     def all_waiting(self) -> list[Permit]:

@@ -14,7 +14,7 @@ from retter.base.reason import Reason
 from retter.breaker import Asker, Permit, Phase
 from retter.breaker.baseline import Baseline
 from retter.breaker.fairness import Fairness
-from retter.breaker.permit import STRANGER
+from retter.breaker.permit import HEAVY, STRANGER
 from retter.breaker.routes import RouteTable
 from retter.control import words
 from tests.support.admin import FakeAdmin, admin_of
@@ -87,10 +87,11 @@ def test_who_grows_heavy_while_it_waits_is_a_visitor_no_more() -> None:
     permits = [permit_of(STRANGER) for _ in range(3)]
     for permit in permits:
         place = fairness.sort(Asker(1), 0.1, 0.0)
-        permit.asker = place.asker
+        permit.lane, permit.asker, permit.ticket, permit.since = place
         assert place.lane == STRANGER
     fairness.tick(0.0, 1.0, 0.01, enough=False)
-    assert [fairness.grown_heavy(permit, 0.0) for permit in permits] == [True] * 3
+    moved = [fairness.sort_again(permit, 0.0) for permit in permits]
+    assert [place and place.lane for place in moved] == [HEAVY] * 3
     assert (fairness.asked, fairness.left) == ([0, 3, 3], [0, 3, 0])
     assert _sorted(fairness) == (0, 0, 3, 0)
 
