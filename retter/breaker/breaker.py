@@ -419,12 +419,10 @@ class CircuitBreaker:
             return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
+        leave(circuit, now, permit, outcome is _OK)
         if outcome is _OK:
-            leave(circuit, now, permit, True)
             succeeded(circuit, now, permit)
-            return
-        leave(circuit, now, permit, False)
-        if outcome is not _NEUTRAL:
+        elif outcome is not _NEUTRAL:
             failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
 
     def finished_whole(self, now: float, permit: Permit) -> bool:

@@ -63,7 +63,7 @@ class Circuit:
             self.fairness = Fairness(secret, now)
         self.room = Lanes(self.fairness if settings.fairness is FairnessMode.ON else None)
         self.failures = Failures(now)
-        self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # latest
+        self.opening = self.new_opening(now)  # the latest
         self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
         self.pulse = Pulse(now, self.baseline)
@@ -240,10 +240,9 @@ class Circuit:
                 limit.begin_anew(now)
         elif self.state is OPEN:
             # The wait grows after a half-open ramp that failed.
-            shortest_s = self.settings.open_min_s
-            wait_s = self.opening.longer_s if before is HALF_OPEN else shortest_s
+            wait_s = self.opening.longer_s if before is HALF_OPEN else None
             limit.set_limit(limit.closed_limit)  # used if an operator holds it open
-            self.opening = Opening(now, wait_s, self.settings.open_max_s)
+            self.opening = self.new_opening(now, wait_s)
             self._begin_generation()
             self.routes.close_all()
         else:
@@ -347,4 +346,9 @@ class Circuit:
 
     def open_route(self, now: float, route: Route) -> None:
         """Open the breaker of this route: of its GETs only probes go upstream."""
-        route.opening = Opening(now, self.settings.open_min_s, self.settings.open_max_s)
+        route.opening = self.new_opening(now)
+
+    def new_opening(self, now: float, wait_s: float | None = None) -> Opening:
+        """Return an opening that begins now, with the shortest wait unless another is given."""
+        settings = self.settings
+        return Opening(now, settings.open_min_s if wait_s is None else wait_s, settings.open_max_s)

@@ -15,7 +15,6 @@ from typing import Final
 
 from retter.breaker.circuit import Circuit
 from retter.breaker.mode import Mode
-from retter.breaker.opening import Opening
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 
@@ -79,8 +78,7 @@ def take_figures(circuit: Circuit, said: Sequence[float], now: float) -> None:
     state, mode, generation, wait_s, probe_at, limit, cold, *answers = said[:_APART]
     if _MODES[int(mode)] is circuit.mode:
         if int(generation) != circuit.generation:
-            settings = circuit.settings
-            circuit.opening = Opening(now, settings.open_min_s, settings.open_max_s)
+            circuit.opening = circuit.new_opening(now)
             circuit.generation = int(generation)
         circuit.state = _STATES[int(state)]
         circuit.opening.wait_s, circuit.opening.probe_at = wait_s, probe_at
@@ -161,8 +159,7 @@ def _take_route(
         return
     opening = route.opening
     if opening is None:
-        settings = circuit.settings
-        opening = route.opening = Opening(now, settings.open_min_s, settings.open_max_s)
+        opening = route.opening = circuit.new_opening(now)
     opening.wait_s, opening.probe_at = wait_s, probe_at + lag_s
 
 

@@ -9,7 +9,6 @@ from retter.base.reason import Reason
 from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, line_max, shed
-from retter.breaker.fairness import Fairness
 from retter.breaker.mode import HELD_OPEN, OBSERVE
 from retter.breaker.permit import Permit
 from retter.breaker.states import CLOSED, LIMITING, OPEN, Signal
@@ -25,8 +24,14 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
     if circuit.elsewhere is None and circuit.limit.window_due(now, circuit.baseline.mean_s):
         _close_window(circuit, now)
     circuit.routes.make_room()
-    if circuit.fairness is not None:
-        _share_out(circuit, circuit.fairness, now)
+    fairness, enough = circuit.fairness, circuit.state is CLOSED
+    if (
+        fairness is not None
+        and fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
+        and not enough
+        and circuit.room.fairness is not None
+    ):
+        circuit.room.sort(fairness, now)
     if circuit.elsewhere is None:
         _judge(circuit, now)
     if circuit.state is OPEN and circuit.room.waiting:
@@ -45,13 +50,6 @@ def _judge(circuit: Circuit, now: float) -> None:
             circuit.limit.restart_window(now)
             circuit.set_cap()
         _look_for_relief(circuit, now)
-
-
-def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
-    enough = circuit.state is CLOSED
-    found = fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
-    if found and not enough and circuit.room.fairness is not None:
-        circuit.room.sort(fairness, now)
 
 
 # --- those who wait ---
