@@ -106,8 +106,13 @@ class CircuitBreaker:
         known. `asker` describes the client further; it is needed if `wants_asker` returns True. A
         returned permit is ADMITTED or QUEUED. The caller starts an ADMITTED one at once.
         """
-        circuit = self.circuit
-        its_route = circuit.routes.get(route, now)
+        self.settle()
+        circuit = self.unsettled
+        its_route = circuit.routes.by_name.get(route)
+        if its_route is None:
+            its_route = circuit.routes.get(route, now)
+        else:
+            its_route.used_at = now
         place = NOT_SORTED if asker is None else self._sort(now, asker, its_route)
         decision, made = self._decide(now, kind, its_route, key, stored_age_s, client, place)
         if decision.limits:
@@ -176,7 +181,7 @@ class CircuitBreaker:
         decision = decide(circuit, now, is_get, route, key, stored_age_s, client, lane)
         reason = decision.reason
         if decision.action is _SHED:
-            if self._holds_back:
+            if circuit.mode is not OBSERVE or self._holds_back:
                 rejections = circuit.rejections
                 shed = rejections.stored if has_stored else rejections.rejects
                 return decision, shed[decision.rejection]
