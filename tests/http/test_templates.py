@@ -8,7 +8,13 @@ from retter.http.content_coding import Eligibility
 from retter.http.message import RequestHead, ResponseHead
 from retter.http.request_parser import LATEST_MAX, LATEST_OF_KIND_MAX, RequestParser
 from retter.http.response_parser import ResponseParser, parse_response
-from retter.http.templates import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
+from retter.http.templates import (
+    FORM_BYTES_MAX,
+    LAST_LINE,
+    OWN_REQUEST_FIELDS,
+    FormMemo,
+    form_cutter,
+)
 from tests.support.compiled import attributes
 from tests.support.memos import everything_seen
 
@@ -224,6 +230,25 @@ def test_forms_of_one_kind_are_told_apart() -> None:
             assert known == by_h11
     assert len(parser._latest) < len(ALIKE)
     assert _latest_forms(parser) >= len(ALIKE)
+
+
+def test_a_line_tells_a_form_from_the_others_of_its_kind() -> None:
+    parser = RequestParser(fields_max=9, target_bytes_max=50, instance=b"me", trusted=False)
+    for one in ALIKE:
+        parser.parse(one % (1, 1))
+    assert parser._told.keys() == parser._latest.keys()
+    without = 0
+    for kind, told in parser._told.items():
+        assert {form for _, _, form in told} == set(parser._latest[kind])
+        without_line = [(at, line) == LAST_LINE for at, line, _ in told]
+        assert without_line == sorted(without_line), "they are looked at last"
+        without += sum(without_line)
+        for at, line, form in told:
+            if (at, line) != LAST_LINE:
+                assert form.outline.constant[at] == line
+                others = [other for _, _, other in told if other is not form]
+                assert all(other.outline.constant.get(at) != line for other in others)
+    assert without < len(ALIKE)
 
 
 def test_forms_at_hand_are_bounded() -> None:
