@@ -359,6 +359,20 @@ class Delivery(Work):
                     self._release(now)
         elif relay.drips(now) and stale_for_error(services, self._parsed, now) is not None:
             self.deadline = now  # it hangs: the next request gets the stored response
+        elif self._stands_still(now) and stale_for_error(services, self._parsed, now) is not None:
+            # This client has a part of it, and may get the rest. Others shall not get a part.
+            learn_of_failure(services, self._parsed, self._permit, now)
+
+    def _stands_still(self, now: float) -> bool:
+        """Whether nothing has come for as long as a whole response may take in good times.
+
+        Of a body with a lowest rate, and from an application that is waited for.
+        """
+        if not self._relay.paced:
+            return False
+        settings = self._services.breaker.circuit.settings
+        silent_s = now - (self.deadline - self._silence_s)
+        return silent_s >= settings.patience_while_closed_s(self._permit.route.expected_s)
 
     def _release(self, now: float) -> None:
         """Send the withheld part of the response, and stream the rest."""

@@ -263,6 +263,39 @@ def drips(proxy: FakeProxy, seconds: int) -> None:
             proxy.upstream.sends(b"x")
 
 
+def test_while_one_answer_stands_still_half_way_others_are_held() -> None:
+    """Its client has a part of it; the time limit of a silence is a minute away."""
+    proxy = warmed(patience_closed_s=3)
+    client = begun(proxy)
+    proxy.advance(2.9)
+    assert not proxy.services.goodness.failed_lately(proxy.loop.now)
+    proxy.advance(1)
+    assert not client.closed, "it may go on"
+    other = proxy.client(get())
+    proxy.upstream.sends(HEAD + b"hello")
+    proxy.advance(1)
+    assert other.received() == b"", "in good times it would have begun"
+    proxy.advance(2.3)
+    assert gets_stored(other, "patience")
+    assert not client.closed
+
+
+def test_an_answer_that_its_client_does_not_read_does_not_stand_still() -> None:
+    proxy = warmed(patience_closed_s=3, buffer_answer_bytes=0)
+    client = begun(proxy)
+    client.blocks()
+    proxy.advance(10)
+    assert not proxy.services.goodness.failed_lately(proxy.loop.now)
+    client.unblocks()
+
+
+def test_an_answer_without_a_stored_one_may_stand_still() -> None:
+    proxy = FakeProxy(patience_closed_s=3)
+    begun(proxy)
+    proxy.advance(10)
+    assert not proxy.services.goodness.failed_lately(proxy.loop.now)
+
+
 DRIP: dict[str, Any] = {"upstream_body_timeout_s": 10, "upstream_body_min_rate_bytes": 100}
 
 
