@@ -177,7 +177,11 @@ class RequestHead:
         forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the empty line, which depend
         on the connection.
         """
-        if not self.made_forward and self.form is not None:
+        return self.made_forward or self.make_forward()
+
+    def make_forward(self) -> bytes:
+        """Make `made_forward`. CPython calls a method for 500 instructions less than a property."""
+        if self.form is not None:
             self.made_forward = self.form.forward(self.method, self.target, self.values)
         return self.made_forward
 

@@ -399,7 +399,7 @@ class _RequestForm(HeadForm):
         return tuple(fields)
 
     def forward(self, method: bytes, target: bytes, values: list[bytes]) -> bytes:
-        return self._template.fill(b"%b %b HTTP/1.1\r\n" % (method, target), values)
+        return self._template.fill(b"".join((method, b" ", target, b" HTTP/1.1\r\n")), values)
 
     def soft(self, values: list[bytes]) -> Soft:
         read, soft = self._soft_values(values), self._soft

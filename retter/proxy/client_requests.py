@@ -312,17 +312,24 @@ class ClientRequests:
 
     def _receive_request(self, connection: Requester, data: bytes, at: int, now: float) -> int:
         """Process the request at `at` in `data`; return the position after it."""
-        services, last = self._services, len(data)
-        end = data.find(b"\r\n\r\n", at) + 4
-        if end < 4 or end - at > services.head_bytes_max or data[at] == _CR:
-            at, end = self._unusual_head(connection, data, at, now)
-            if not end:
-                return last
-        head_bytes = data[at:end]
-        parsed = self._memo.get(head_bytes)
+        services, memo, last = self._services, self._memo, len(data)
+        parsed: ParsedRequest | None = None
+        end = at + len(memo.last)
+        if memo.last and data.startswith(memo.last, at):
+            parsed = memo.last_value  # its end need not be searched for
+        else:
+            end = data.find(b"\r\n\r\n", at) + 4
+            if end < 4 or end - at > services.head_bytes_max or data[at] == _CR:
+                at, end = self._unusual_head(connection, data, at, now)
+                if not end:
+                    return last
+            head_bytes = data[at:end]
+            parsed = memo.get(head_bytes)
+            if parsed is not None:
+                memo.last, memo.last_value = head_bytes, parsed
         if parsed is None:
             who = connection.forwarding
-            parsed = services.heads.parse(head_bytes, who.trusted, self._memo, self._proto, who)
+            parsed = services.heads.parse(data[at:end], who.trusted, memo, self._proto, who)
         if connection.sends_no_more and end == last:
             connection.last = True  # the last one that the client has sent
         head = parsed.head

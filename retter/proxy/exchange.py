@@ -416,7 +416,7 @@ class Exchange(Work):
             self.stage = _SENT
             connection.request_complete = True
             self.deadline = now + services.upstream_timeout_s
-            forward = request.made_forward or request.forward
+            forward = request.made_forward or request.make_forward()
             data = forward + self._forwarding.end_of_head(request)
             connection.send(self, request.method, data)
 
