@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from retter.base.errors import DownstreamError, RequestTimeout
 from retter.base.reason import Reason
-from retter.http.forwarding import ForwardingFields, peer_name
+from retter.http.forwarding import peer_name
 from retter.http.memo import HeadMemo
 from retter.http.message import Framing, RequestHead, refused_head
 from retter.net.transports import close_sending
@@ -110,20 +110,20 @@ class DownstreamConnection(Requester):
         self._peer_in_header = peer
         self._redirects = False  # not all requests begin an exchange (redirect.py)
         self.phase = _OPEN
-        self.work: Work | None = None
-        self.body: RequestBody | None = None
+        # The base classes have the types of some of these. If one were repeated, a compiled class
+        # would show the attribute to the garbage collector twice, and no cycle would ever be freed.
+        self.work = None
+        self.body = None
         self._tunnel: TunnelClientSide | None = None  # receives the bytes instead of `work`
         self._leftover: Leftover | None = None  # the data received while lingering
         self.last = False
         self.sends_no_more = False
         self.paused = False
-        self.waiting: Backlog | None = None
+        self.waiting = None
         self.deadline = _FOREVER
         self.bucket = -1
         self.peer = ""
-        # Set when the connection is made.
-        self.out: ClientWriter
-        self.forwarding: ForwardingFields
+        # Set when the connection is made, like `out` and `forwarding`.
         self.requests: ClientRequests
         self._memo: HeadMemo[ParsedRequest]
 

@@ -1,5 +1,7 @@
 """The client connection's own rules: limits, deadlines, backpressure, lingering, keep-alive."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -652,3 +654,21 @@ def test_a_slow_reader_that_goes_on_reading_is_not_given_up() -> None:
     assert client.transport.aborted
     proxy.settle()
     assert proxy.upstream.transport.reading
+
+
+# -- memory -----------------------------------------------------------------------------------
+
+
+def test_connections_that_refer_to_each_other_are_freed() -> None:
+    """An event loop usually breaks such a cycle itself. The garbage collector must be able to.
+
+    It could not while compiled classes showed it an attribute twice.
+    """
+    proxy = FakeProxy()
+    for request in (get("/a"), counted(3) + b"abc", counted(3) + b"ab", CHUNKED + b"3\r\nabc\r\n"):
+        proxy.client(request)
+        proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    left = [weakref.ref(peer.transport) for peer in [*proxy.clients, *proxy.upstreams]]
+    del proxy
+    gc.collect()
+    assert [transport() for transport in left] == [None] * len(left)
