@@ -10,6 +10,7 @@ from typing import Final
 from retter.base.counters import LATENCY_BOUNDS_S
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
+from retter.breaker.clients import Clients
 from retter.breaker.permit import Permit, Phase
 from retter.breaker.routes import Route
 from retter.breaker.states import CLOSED, HALF_OPEN, LIMITING, OPEN, Signal
@@ -55,7 +56,10 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.first_byte_at >= 0:
         circuit.counts.in_pieces.add(now - permit.started_at)
     _learn_of(circuit, permit, counts)
-    _passed(circuit, [permit], counts)
+    circuit.limit.completions += 1
+    if counts:
+        circuit.failures.clients.passed(permit.client, now)
+        _passed(circuit, 1)
     table = circuit.table
     if permit.rank > table.ceiling:
         table.passed_above_ceiling(now, permit.rank)
@@ -85,18 +89,24 @@ def learn(circuit: Circuit, permits: list[Permit]) -> None:
             _learn_of(circuit, permits[at], True)
             learnt = 1
         at += learnt
-    _passed(circuit, permits, True)
-
-
-def _passed(circuit: Circuit, permits: list[Permit], counts: bool) -> None:
-    """Count good answers; `counts` if they count as outcomes."""
     circuit.limit.completions += len(permits)
-    if not counts:
-        return
+    _note_clients(circuit.failures.clients, permits)
+    _passed(circuit, len(permits))
+
+
+def _passed(circuit: Circuit, number: int) -> None:
+    """Count so many good outcomes."""
     failures = circuit.failures
-    clients = failures.clients
-    # The latest answer of each client. Nothing else is remembered of them than which were the last
-    # ones, unless one of them is in doubt.
+    failures.recent.passed += number
+    if failures.in_a_row:
+        failures.end_row()
+
+
+def _note_clients(clients: Clients, permits: list[Permit]) -> None:
+    """Note which clients got good answers.
+
+    Nothing is remembered of them but which were the last ones, unless one of them is in doubt.
+    """
     latest: dict[int, float] = {}
     client = -1  # numbers are not below 0
     for permit in reversed(permits):
@@ -108,9 +118,6 @@ def _passed(circuit: Circuit, permits: list[Permit], counts: bool) -> None:
                     break
     for client, ended_at in reversed(latest.items()):
         clients.passed(client, ended_at)
-    failures.recent.passed += len(permits)
-    if failures.in_a_row:
-        failures.end_row()
 
 
 def _learn_of_run(circuit: Circuit, permits: list[Permit]) -> int:
