@@ -49,6 +49,24 @@ _SHED: Final = Action.REJECT
 SPARE_MAX: Final = 64
 
 
+def _permit(
+    decision: Decision,
+    is_get: bool,
+    route: Route,
+    key: bytes,
+    has_stored: bool,
+    client: int,
+    place: Sorted,
+) -> Permit:
+    """Make the permit of a decision. What observe mode does not shed is an ordinary request."""
+    reason = decision.reason
+    if decision.action is _SHED:
+        reason, place = _IS_ADMITTED, NOT_SORTED
+    permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
+    permit.lane, permit.asker, permit.ticket, permit.since = place
+    return permit
+
+
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
 
@@ -106,24 +124,37 @@ class CircuitBreaker:
         known. `asker` describes the client further; it is needed if `wants_asker` returns True. A
         returned permit is ADMITTED or QUEUED. The caller starts an ADMITTED one at once.
         """
-        self.settle()
+        if self._ended:
+            self.settle()
         circuit = self.unsettled
         its_route = circuit.routes.by_name.get(route)
         if its_route is None:
             its_route = circuit.routes.get(route, now)
         else:
             its_route.used_at = now
+        is_get, has_stored = kind is not _OTHER, stored_age_s is not None
         place = NOT_SORTED if asker is None else self._sort(now, asker, its_route)
-        decision, made = self._decide(now, kind, its_route, key, stored_age_s, client, place)
+        decision = decide(
+            circuit, now, is_get, its_route, key, stored_age_s, client,
+            circuit.room.lane_of(place.lane),
+        )  # fmt: skip
         if decision.limits:
             circuit.fire(now, Signal.NO_PERMITS)
-        if decision.for_lack_of_a_place:
-            circuit.limit.shed_at = now
-        if isinstance(made, Rejection):
-            made.count += 1
-            if circuit.paused_until is not None:
-                made.retry_after_s = max(1.0, circuit.paused_until - now)
-            return made
+        if decision.action is _SHED:
+            if decision.for_lack_of_a_place:
+                circuit.limit.shed_at = now
+            if circuit.mode is not OBSERVE or self._holds_back:
+                rejections = circuit.rejections
+                shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
+                shed.count += 1
+                if circuit.paused_until is not None:
+                    shed.retry_after_s = max(1.0, circuit.paused_until - now)
+                return shed
+            if has_stored:
+                circuit.counts.would_shed += 1
+            else:
+                circuit.counts.would_reject += 1
+        made = _permit(decision, is_get, its_route, key, has_stored, client, place)
         action = decision.action
         if action is Action.PROBE:
             circuit.send_probe(now, made, self._probed(its_route))
@@ -132,10 +163,6 @@ class CircuitBreaker:
             circuit.table.trial_at = now + constants.TRIAL_S
         elif action is Action.WAIT:
             self._enqueue(now, made)
-        elif action is _SHED and made.has_stored:
-            circuit.counts.would_shed += 1
-        elif action is _SHED:
-            circuit.counts.would_reject += 1
         if asker is not None and place.lane == UNSORTED:
             made.who = asker
         return made
@@ -156,39 +183,18 @@ class CircuitBreaker:
         place = NOT_SORTED
         if asker is not None and circuit.fairness is not None and circuit.state is not CLOSED:
             place = circuit.fairness.place_of(asker, now, its_route.expected_s)
-        decision, made = self._decide(now, kind, its_route, key, stored_age_s, client, place)
-        if isinstance(made, Permit):
-            if decision.action is Action.PROBE:
-                made.probe = self._probed(its_route)
-            elif decision.action is Action.WAIT and self._holds_back:
-                made.phase = _QUEUED
-        return made
-
-    def _decide(
-        self,
-        now: float,
-        kind: Kind,
-        route: Route,
-        key: bytes,
-        stored_age_s: float | None,
-        client: int,
-        place: Sorted,
-    ) -> tuple[Decision, Permit | Rejection]:
-        """Decide, and return also what the caller gets. In observe mode nothing is rejected."""
-        circuit = self.unsettled
         is_get, has_stored = kind is not _OTHER, stored_age_s is not None
         lane = circuit.room.lane_of(place.lane)
-        decision = decide(circuit, now, is_get, route, key, stored_age_s, client, lane)
-        reason = decision.reason
-        if decision.action is _SHED:
-            if circuit.mode is not OBSERVE or self._holds_back:
-                rejections = circuit.rejections
-                shed = rejections.stored if has_stored else rejections.rejects
-                return decision, shed[decision.rejection]
-            reason, place = _IS_ADMITTED, NOT_SORTED
-        permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
-        permit.lane, permit.asker, permit.ticket, permit.since = place
-        return decision, permit
+        decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
+        if decision.action is _SHED and self._holds_back:
+            rejections = circuit.rejections
+            return (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
+        made = _permit(decision, is_get, its_route, key, has_stored, client, place)
+        if decision.action is Action.PROBE:
+            made.probe = self._probed(its_route)
+        elif decision.action is Action.WAIT and self._holds_back:
+            made.phase = _QUEUED
+        return made
 
     @property
     def _holds_back(self) -> bool:
