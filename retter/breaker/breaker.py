@@ -14,7 +14,7 @@ from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import SINGLE_FLIGHT, Action, Decision, decide
+from retter.breaker.decide import FORWARD, SINGLE_FLIGHT, Action, Decision, decide
 from retter.breaker.demand import NOBODY
 from retter.breaker.endings import failed, learn, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
@@ -63,7 +63,8 @@ def _permit(
     if decision.action is _SHED:
         reason, place = _IS_ADMITTED, NOT_SORTED
     permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
-    permit.lane, permit.asker, permit.ticket, permit.since = place
+    if place is not NOT_SORTED:
+        permit.lane, permit.asker, permit.ticket, permit.since = place
     return permit
 
 
@@ -85,6 +86,7 @@ class CircuitBreaker:
         self.unsettled = Circuit(settings, now, on_transition, secret)
         self._spare: list[Permit] = []  # permits to be used again
         self._ended: list[Permit] = []  # of usual answers that the circuit does not know of yet
+        self._kept = False  # whether some of these are not to be used again
 
     @property
     def circuit(self) -> Circuit:
@@ -103,6 +105,9 @@ class CircuitBreaker:
         if ended:
             self._ended = []
             learn(self.unsettled, ended)
+            if self._kept:
+                self._kept = False
+                ended = [permit for permit in ended if permit.is_reusable]
             self._spare += ended[: SPARE_MAX - len(self._spare)]
 
     # --- the decision, carried out ---
@@ -155,14 +160,14 @@ class CircuitBreaker:
             else:
                 circuit.counts.would_reject += 1
         made = _permit(decision, is_get, its_route, key, has_stored, client, place)
-        action = decision.action
-        if action is Action.PROBE:
-            circuit.send_probe(now, made, self._probed(its_route))
-        elif action is Action.TRIAL:
-            circuit.counts.trials += 1
-            circuit.table.trial_at = now + constants.TRIAL_S
-        elif action is Action.WAIT:
-            self._enqueue(now, made)
+        if decision is not FORWARD:
+            if decision.action is Action.PROBE:
+                circuit.send_probe(now, made, self._probed(its_route))
+            elif decision.action is Action.TRIAL:
+                circuit.counts.trials += 1
+                circuit.table.trial_at = now + constants.TRIAL_S
+            elif decision.action is Action.WAIT:
+                self._enqueue(now, made)
         if asker is not None and place.lane == UNSORTED:
             made.who = asker
         return made
@@ -239,7 +244,7 @@ class CircuitBreaker:
             permit = Permit(
                 _IN_FLIGHT, _IS_ADMITTED, kind is not _OTHER, its_route, key, has_stored, client
             )
-            permit.at_once = True
+            permit.is_reusable = True
         permit.started_at = now
         permit.generation = circuit.generation
         limit.load = load + 1
@@ -375,7 +380,7 @@ class CircuitBreaker:
 
     def started(self, now: float, permit: Permit) -> None:
         """Record that the request goes upstream: RETTER connects, or writes the request head."""
-        circuit = self.circuit
+        circuit = self.unsettled  # what has been learnt matters to the cold start only
         assert permit.phase is _ADMITTED, f"{permit} cannot start"
         limit = circuit.limit
         permit.phase = _IN_FLIGHT
@@ -387,7 +392,10 @@ class CircuitBreaker:
         permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
         # A request alone in flight is uncongested, whatever the limit is.
         permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
-        self._start_cold(now, permit)
+        if circuit.baseline.cold is None:
+            permit.is_cold = False
+        else:
+            self._start_cold(now, permit)
         circuit.flight.enter(permit)
         if circuit.fairness is not None and (permit.lane != UNSORTED or permit.asker != NOBODY):
             circuit.fairness.admitted(permit, permit.route.expected_s, now)
@@ -413,7 +421,7 @@ class CircuitBreaker:
 
     def first_byte(self, now: float, permit: Permit) -> None:
         """Record the first byte of the answer: patience does not apply to it any more."""
-        circuit = self.circuit
+        circuit = self.unsettled
         permit.first_byte_at = now
         circuit.counts.first_bytes.add(now - permit.started_at)
         if permit.is_old and permit.phase is _IN_FLIGHT:
@@ -424,16 +432,21 @@ class CircuitBreaker:
 
         Called exactly once for every started permit.
         """
-        circuit = self.circuit
+        circuit = self.unsettled
         if permit.phase is _DETACHED:
             permit.phase = _DONE
             return
+        if outcome is _OK:
+            if permit.first_byte_at >= 0:
+                circuit.counts.in_pieces.add(now - permit.started_at)
+            permit.is_reusable = False  # the caller may still read it
+            CircuitBreaker.finished_whole(self, now, permit)
+            return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
-        leave(circuit, now, permit, outcome is _OK)
-        if outcome is _OK:
-            succeeded(circuit, now, permit)
-        elif outcome is not _NEUTRAL:
+        self.settle()
+        leave(circuit, now, permit, False)
+        if outcome is not _NEUTRAL:
             failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
 
     def finished_whole(self, now: float, permit: Permit) -> bool:
@@ -453,25 +466,32 @@ class CircuitBreaker:
         permit.phase = _DONE
         limit, flight = circuit.limit, circuit.flight
         if (
-            permit.at_once
-            and circuit.calm  # so it is closed
+            circuit.calm  # so it is closed
+            and permit.probe is None
             and not (permit.is_cold or permit.is_old or permit.is_judged or limit.old_others)
             and flight.counted is None
             and permit.route.opening is None
             and permit.generation == circuit.generation
             and permit.rank <= circuit.table.ceiling
+            and not circuit.room.waiting
         ):
             limit.in_flight -= 1
             limit.load -= 1
             del flight.young[permit]
             permit.ended_at = now
             self._ended.append(permit)
+            if not permit.is_reusable:
+                self._kept = True
             return False
         self.settle()
         leave(circuit, now, permit, True)
         succeeded(circuit, now, permit)
         spare = self._spare
-        if permit.at_once and not (permit.is_old or permit.is_judged) and len(spare) < SPARE_MAX:
+        if (
+            permit.is_reusable
+            and not (permit.is_old or permit.is_judged)
+            and len(spare) < SPARE_MAX
+        ):
             spare.append(permit)
         return True
 

@@ -53,8 +53,6 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     probes = permit.probe is not None or route.opening is not None
     counts = not probes and permit.generation == circuit.generation
     permit.ended_at = now
-    if permit.first_byte_at >= 0:
-        circuit.counts.in_pieces.add(now - permit.started_at)
     _learn_of(circuit, permit, counts)
     circuit.limit.completions += 1
     if counts:

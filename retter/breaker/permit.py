@@ -5,6 +5,7 @@ the controller needs at the end of the request, so that no look-up is necessary.
 """
 
 from enum import Enum
+from math import inf
 from typing import Final
 
 from retter.base.reason import Reason
@@ -95,7 +96,6 @@ class Permit:
     __slots__ = (
         "acts_at",
         "asker",
-        "at_once",
         "client",
         "ended_at",
         "first_byte_at",
@@ -106,6 +106,7 @@ class Permit:
         "is_get",
         "is_judged",
         "is_old",
+        "is_reusable",
         "is_slow",
         "key",
         "lane",
@@ -145,19 +146,18 @@ class Permit:
         self.lane = UNSORTED
         self.ticket = -1  # number of a valid ticket; below 0: none
         self.who: object | None = None  # the asker, kept to find the lane later
+        self.since = inf  # when the ticket's holder tried first
         self.asker = NOBODY  # the client whose demand counts
-        # since: when the ticket's holder tried first. Set with lane and ticket.
         # queued_at: when the wait began. Set with phase QUEUED.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
         # `start_at_once`. ended_at: set by `finished_whole`.
         self.first_byte_at = -1.0  # below 0: not yet
-        self.at_once = False  # made by `start_at_once`, so nothing but the sweep changes it
+        self.is_reusable = False  # made by `start_at_once`, so nothing but the sweep changes it
         self.is_old = False  # is swept: see acts_at
         self.is_judged = False  # counted as late before its answer came
         self.is_slow = False  # outlived its patience
         # acts_at: when the sweep examines it next. Set with is_old.
 
-    since: float
     queued_at: float
     acts_at: float
     generation: int

@@ -310,8 +310,8 @@ class SharedBreaker(CircuitBreaker):
         if counted:
             self._own -= 1
             self._words[self._word + IN_FLIGHT] = self._own
-        if leader is not None:
-            self._serial = leader.publish_changed(self.circuit, now) or self._serial
+        if leader is not None and not self._ended:  # else nothing that the others decide by changed
+            self._serial = leader.publish_changed(self.unsettled, now) or self._serial
 
     def finished_whole(self, now: float, permit: Permit) -> bool:
         """See `CircuitBreaker.finished_whole`."""

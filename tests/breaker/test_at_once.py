@@ -5,8 +5,18 @@ import random
 import pytest
 
 from retter.base.errors import Outcome
-from retter.breaker import BreakerSettings, CircuitBreaker, Kind, Permit, Phase, State
+from retter.breaker import (
+    Asker,
+    BreakerSettings,
+    CircuitBreaker,
+    Kind,
+    Permit,
+    Phase,
+    Rejection,
+    State,
+)
 from retter.breaker.breaker import SPARE_MAX
+from retter.breaker.endings import leave, succeeded
 from retter.breaker.in_flight import KEYS_COUNTED_TICKS, Flight
 from tests.support.breaker_driver import TICK_S
 
@@ -23,11 +33,44 @@ CLIENTS = (
 )  # fmt: skip
 
 
+class OneByOne(CircuitBreaker):
+    """The circuit decides by all its rules, and learns from each answer at once."""
+
+    def admit(
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
+        client: int = 0,
+        asker: Asker | None = None,
+    ) -> Permit | Rejection:
+        would = self.would(now, kind, route, key, stored_age_s, client, asker)  # by `decide`
+        made = super().admit(now, kind, route, key, stored_age_s, client, asker)
+        assert type(would) is type(made)
+        assert would.reason is made.reason
+        if isinstance(would, Permit) and isinstance(made, Permit):
+            assert would.phase is made.phase
+        return made
+
+    def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
+        if outcome is not Outcome.OK or permit.phase is not Phase.IN_FLIGHT:
+            super().finished(now, permit, outcome)
+            return
+        permit.phase = Phase.DONE
+        if permit.first_byte_at >= 0:
+            self.circuit.counts.in_pieces.add(now - permit.started_at)
+        leave(self.circuit, now, permit, True)
+        succeeded(self.circuit, now, permit)
+        assert not self._ended
+
+
 class Way:
     """A breaker whose requests go one of the two ways."""
 
     def __init__(self, settings: BreakerSettings, *, short: bool) -> None:
-        self.breaker = CircuitBreaker(settings, 0.0)
+        self.breaker = (CircuitBreaker if short else OneByOne)(settings, 0.0)
         self.short = short
         self.in_flight: list[Permit] = []
 
@@ -51,7 +94,15 @@ class Way:
 
     def ends(self, now: float, at: int, outcome: Outcome) -> None:
         permit = self.in_flight.pop(at)
-        if self.short and outcome is Outcome.OK and permit.phase is Phase.IN_FLIGHT:
+        in_pieces = permit.client == 2
+        if in_pieces and permit.phase is Phase.IN_FLIGHT:
+            self.breaker.first_byte(now, permit)
+        if (
+            self.short
+            and not in_pieces
+            and outcome is Outcome.OK
+            and permit.phase is Phase.IN_FLIGHT
+        ):
             self.breaker.finished_whole(now, permit)
         else:
             self.breaker.finished(now, permit, outcome)
@@ -170,13 +221,34 @@ def test_a_permit_that_grew_old_is_not_used_again() -> None:
     assert breaker.start_at_once(5.2, Kind.GET, b"GET /", b"k", True, 1) is young
 
 
-def test_a_permit_of_the_rules_is_not_used_again() -> None:
+def known_application() -> CircuitBreaker:
+    """A breaker that learns from usual answers together: the cold start is over."""
     breaker = CircuitBreaker(BreakerSettings(), 0.0)
+    while breaker.circuit.baseline.cold is not None:
+        breaker.finished_whole(0.1, started(breaker, b"k"))
+    breaker._spare.clear()
+    return breaker
+
+
+def test_a_permit_of_the_rules_is_not_used_again() -> None:
+    breaker = known_application()
     permit = breaker.admit(0.0, Kind.GET, b"GET /", b"k", 1.0)
     assert isinstance(permit, Permit)
     breaker.started(0.0, permit)
-    breaker.finished_whole(0.1, permit)
+    assert not breaker.finished_whole(0.1, permit)
+    breaker.settle()
     assert not breaker._spare
+
+
+def test_a_permit_whose_caller_may_still_read_it_is_not_used_again() -> None:
+    breaker = known_application()
+    read, other = started(breaker, b"a"), started(breaker, b"b")
+    breaker.first_byte(0.05, read)
+    breaker.finished(0.1, read, Outcome.OK)
+    breaker.finished_whole(0.1, other)
+    assert breaker._ended == [read, other]
+    breaker.settle()
+    assert breaker._spare == [other]
 
 
 def test_few_permits_are_kept() -> None:

@@ -586,6 +586,7 @@ def test_nothing_but_the_sum_is_paid_for_a_request_while_all_is_calm() -> None:
             permit = breaker.start_at_once(crew.now, Kind.GET, b"GET /", b"k", True, 0)
             assert permit is not None
             breaker.finished(crew.now + 0.05, permit, Outcome.OK)
+            breaker.settle()  # learning is a part of the price
 
         request()
         return instructions_of(request)
