@@ -28,6 +28,7 @@ FILLINGS: tuple[bytes, ...] = (
 FRAMES: tuple[tuple[bytes, bytes], ...] = ((b"gzip", b"x"), (b"", b""), (b'"', b"x"))
 
 _FIELD_NAME = re.compile(rb"[a-z][a-z0-9]*(?:-[a-z0-9]+)*:?")
+_MAY_HAVE_ONE = re.compile(r'br?"[a-z]')  # most files have none, and are not parsed
 
 
 @cache
@@ -35,7 +36,10 @@ def field_names() -> list[bytes]:
     """Return the lower-case words that the package compares names with, fields among them."""
     found: set[bytes] = set()
     for path in Path(retter.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        if _MAY_HAVE_ONE.search(text) is None:
+            continue
+        for node in ast.walk(ast.parse(text)):
             looked_for: list[ast.AST] = []
             if isinstance(node, ast.Compare):
                 looked_for = [node.left, *node.comparators]
