@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from redis import ConnectionPool
+from redis.exceptions import ConnectionError as ConnectionFault
 from redis.exceptions import RedisError, ResponseError
 
 Command = tuple[bytes | str | int, ...]
@@ -18,6 +19,8 @@ Command = tuple[bytes | str | int, ...]
 # A connection to a server in another data centre, with TLS.
 CONNECT_S: Final = 1.0
 
+
+TOO_LONG: Final = "its answers are longer than any of ours"
 
 # Redis and Valkey say so of an XADD whose id is not later than all others.
 NOT_LATER: Final = "equal or smaller than the target stream top item"
@@ -112,15 +115,45 @@ class Server(Protocol):
         ...
 
 
+class _CountedSocket:
+    """A socket from which only so many octets are received.
+
+    A value is read whole before anybody can tell who has made it, and a server holds values of up
+    to 512 MiB.
+    """
+
+    def __init__(self, connected: socket.socket, octets: int) -> None:
+        self._socket = connected
+        self.octets = octets  # that may still be received
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """Receive octets as a socket does.
+
+        Raises:
+            redis.exceptions.ConnectionError: They were too many.
+        """
+        size = self._socket.recv_into(buffer)
+        self.octets -= size
+        if self.octets < 0:
+            raise ConnectionFault(TOO_LONG)
+        return size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
 class RedisServer:
     """One connection, for one thread.
 
     Args:
         url: redis://, rediss:// or unix://, with user name and password if needed.
         answer_s: How long each answer may take.
+        answers_bytes_max: Octets of all answers of one round trip.
     """
 
-    def __init__(self, url: str, answer_s: float) -> None:
+    def __init__(self, url: str, answer_s: float, answers_bytes_max: int) -> None:
+        self._answers_bytes_max = answers_bytes_max
+        self._counted: _CountedSocket | None = None
         make = cast("Any", ConnectionPool).from_url
         self._pool: ConnectionPool = make(
             url,
@@ -146,9 +179,13 @@ class RedisServer:
             if self._connection is None:
                 self._connection = self._pool.make_connection()
                 self._connection.connect()
+                parser: Any = self._connection._parser
+                parser._sock = self._counted = _CountedSocket(parser._sock, 0)
             connection = self._connection
             if not commands:
                 return []
+            if self._counted is not None:
+                self._counted.octets = self._answers_bytes_max
             connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
             refused: ResponseError | None = None

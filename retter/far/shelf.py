@@ -30,6 +30,12 @@ from retter.store.write_behind import Found, Removals, marked_superseded
 ANSWER_S: Final = 1.0
 READ_ANSWER_S: Final = 0.1
 
+# The octets of all answers of a round trip. No network brings so many for a read in the time that a
+# visitor waits. The 1,024 changes of a round take half a MiB; one whose removals are as many as a
+# message can have takes 1.3 MiB.
+ANSWERS_BYTES_MAX: Final = 64 * 1024 * 1024
+READ_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
+
 # A round that takes longer is aborted: a server may send one octet at a time for ever. A round
 # of 2 MiB to another continent takes 3 s.
 ROUND_MAX_S: Final = 10.0

@@ -85,12 +85,18 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
     import time
 
     from retter.far.server import RedisServer
-    from retter.far.shelf import ANSWER_S, READ_ANSWER_S, FarShelf
+    from retter.far.shelf import (
+        ANSWER_S,
+        ANSWERS_BYTES_MAX,
+        READ_ANSWER_S,
+        READ_ANSWERS_BYTES_MAX,
+        FarShelf,
+    )
     from retter.far.thread import Daemon
 
     try:
-        server = RedisServer(settings.shared, ANSWER_S)
-        reading_server = RedisServer(settings.shared, READ_ANSWER_S)
+        server = RedisServer(settings.shared, ANSWER_S, ANSWERS_BYTES_MAX)
+        reading_server = RedisServer(settings.shared, READ_ANSWER_S, READ_ANSWERS_BYTES_MAX)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"shared: {error}") from None
     return FarShelf(

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from retter.far.server import Away, Command, RedisServer
+from retter.far.server import TOO_LONG, Away, Command, RedisServer
 
 READ_BYTES = 65_536
 DEADLINE_S = 30.0
+OCTETS = 1_000_000  # of the answers of a round trip
 
 
 class Scripted:
@@ -35,7 +36,7 @@ class Scripted:
             except OSError:
                 return
             self.connections += 1
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):
                 self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:
@@ -65,7 +66,7 @@ def scripts() -> Iterator[list[Scripted]]:
 
 def server_of(scripts: list[Scripted], *answers: bytes | None) -> RedisServer:
     scripts.append(Scripted(*answers))
-    return RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", 0.05)
+    return RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", 0.05, OCTETS)
 
 
 def test_answers_come_in_the_order_of_the_commands(scripts: list[Scripted]) -> None:
@@ -164,7 +165,34 @@ def test_a_server_that_is_not_there_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(Away, match="refused"):
-        RedisServer(f"redis://127.0.0.1:{port}", 0.05).run([("PING",)])
+        RedisServer(f"redis://127.0.0.1:{port}", 0.05, OCTETS).run([("PING",)])
+
+
+@pytest.mark.parametrize("octets", [0, OCTETS + READ_BYTES])
+def test_a_value_that_is_too_large_is_not_read_whole(scripts: list[Scripted], octets: int) -> None:
+    """It is of somebody else, and the server holds values of 512 MiB."""
+    value = b"x" * octets
+    server = server_of(
+        scripts,
+        b"$3\r\none\r\n" * 2,
+        b"$500000000\r\n" + value if octets else b"$%d\r\n%b\r\n" % (OCTETS, b"x" * OCTETS),
+        b"+PONG\r\n",
+    )
+    get: Command = ("GET", b"a")
+    assert server.run([get, get]) == [b"one", b"one"]
+    with pytest.raises(Away, match=TOO_LONG):
+        server.run([get])
+    assert server.run([("PING",)]) == [b"PONG"]
+    assert scripts[0].connections == 2
+    server.close()
+
+
+def test_each_round_trip_may_bring_as_much(scripts: list[Scripted]) -> None:
+    value = b"x" * (OCTETS // 2)
+    server = server_of(scripts, *[b"$%d\r\n%b\r\n" % (len(value), value)] * 3)
+    assert [server.run([("GET", b"a")]) for _ in range(3)] == [[value]] * 3
+    assert scripts[0].connections == 1
+    server.close()
 
 
 def test_a_place_that_others_have_taken_is_no_error(scripts: list[Scripted]) -> None:
@@ -199,7 +227,7 @@ def test_a_command_that_never_ends_can_be_broken_off_from_outside(scripts: list[
                 return
 
     scripts.append(Dripping())
-    server = RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", DEADLINE_S)
+    server = RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", DEADLINE_S, OCTETS)
     faults: list[Away] = []
 
     def ask() -> None:

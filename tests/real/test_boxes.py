@@ -164,7 +164,7 @@ def test_a_place_that_is_taken_is_told_by_each_server_in_the_same_words(
 ) -> None:
     program = RedisProgram(tmp_path, name=name)
     programs.append(program)
-    server = RedisServer(f"redis://127.0.0.1:{program.port}/0", DEADLINE_S)
+    server = RedisServer(f"redis://127.0.0.1:{program.port}/0", DEADLINE_S, 1_000_000)
     add = ("XADD", b"x", "MAXLEN", "~", 10, b"5-0", "m", b"v")
     assert server.run([add, add, ("XLEN", b"x")]) == [b"5-0", None, 1]
     with pytest.raises(Away, match="Invalid stream ID"):
