@@ -12,6 +12,8 @@ WORKERS ?= 4
 PYTEST ?= pytest
 # Of compiled code: 3 takes two minutes, 0 takes half a one and is for tests.
 LEVEL ?= 3
+# Where the Debian package is put.
+DEBS ?= dist
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
@@ -29,9 +31,9 @@ PIP_FAILED := { echo; \
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting kills scaling simulate simulate-workers takeover overload crawl \
+.PHONY: help venv everything run wordpress load test lint types contracts check fuzz conformance lasting kills scaling simulate simulate-workers takeover overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
-	reference deb deb-test tutorial-test site dist dist-test test-wheel requirements \
+	reference deb deb-test deb-try tutorial-test site dist dist-test test-wheel requirements \
 	clean distclean
 
 help: ## list these targets
@@ -80,6 +82,11 @@ $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[test,fuzz]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
+$(VENV)/.stamp-everything: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER and what its tests, the linters and the site need ..."
+	@$(PIP) -e '.[test,lint,site]' || $(PIP_FAILED)
+	@touch $@ $(VENV)/.stamp-site $(VENV)/.stamp-lint $(VENV)/.stamp-test $(VENV)/.stamp-run
+
 # A copy of everything with the modules of setup.py compiled: beside the source they would hide its
 # next change.
 COMPILED := $(VENV)/compiled
@@ -101,6 +108,8 @@ $(VENV)/.stamp-redbot: | $(BIN)/python
 	@touch $@
 
 venv: $(VENV)/.stamp-run ## make the virtual environment
+
+everything: $(VENV)/.stamp-everything ## install what the checks need, all at once
 
 run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration shop behind it
 	@echo "This runs the source. The compiled RETTER takes half as long for a request: docs/performance.md#compiled"
@@ -238,11 +247,15 @@ requirements: $(VENV)/.stamp-release ## pin what packages and the container inst
 site: $(VENV)/.stamp-site ## write the documentation as a site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
-deb: ## make the Debian package in dist/; compiled at LEVEL=3, or not at all with LEVEL=plain
-	@/usr/bin/python3 deploy/debian/build.py --level $(LEVEL)
+deb: ## make the Debian package in dist/ (or DEBS=); compiled at LEVEL=3, or not at all with LEVEL=plain
+	@/usr/bin/python3 deploy/debian/build.py --level $(LEVEL) --output $(DEBS)
 
 deb-test: $(VENV)/.stamp-test ## make that package in .venv/deb, install it below a folder, start and purge it
-	@rm -rf $(VENV)/deb && /usr/bin/python3 deploy/debian/build.py --level $(LEVEL) --output $(VENV)/deb
+	@rm -rf $(VENV)/deb
+	@$(MAKE) --no-print-directory deb DEBS=$(VENV)/deb
+	@$(MAKE) --no-print-directory deb-try
+
+deb-try: $(VENV)/.stamp-test ## install the package in .venv/deb below a folder, start and purge it
 	RETTER_DEB=$$(echo $(CURDIR)/$(VENV)/deb/*.deb) $(BIN)/python -m pytest -q tests/deploy/test_debian.py $(ARGS)
 
 tutorial-test: $(VENV)/.stamp-test ## run the commands of docs/tutorial.md, on a WordPress

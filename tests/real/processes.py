@@ -48,9 +48,10 @@ def free_port() -> int:
 
     A program that is to come back on its port must find it free: no connection of somebody else
     may have been given the same number in the meantime. Test processes that run side by side
-    choose from ranges of their own.
+    choose from ranges of their own, and one that runs alone, beside them, from the last.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    alone = f"gw{WORKERS_MAX - 1}"
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", alone).removeprefix("gw"))
     first = 20_000 + worker % WORKERS_MAX * (12_000 // WORKERS_MAX)
     while True:
         port = random.randrange(first, first + 12_000 // WORKERS_MAX)
