@@ -9,7 +9,7 @@ from retter.disk.hot_key import READS_PER_COPY
 from retter.disk.shelf import DiskShelf
 from retter.store.record import BODY, SUPERSEDED
 from retter.store.write_behind import Batch, Found, Removals, Written
-from tests.disk.test_traps import NOW, WALL, batch
+from tests.disk.pages import NOW, WALL, batch
 from tests.support.disk import Clock, open_at
 
 KEY = b"*a.b/page"
