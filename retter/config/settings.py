@@ -379,7 +379,8 @@ class Settings:
         0,
         CLIENTS,
         kinds.count(),
-        "Client connections from one address. 0 is no limit: a whole office may share one address.",
+        "Client connections from one address; all addresses of an IPv6 network of 64 bits "
+        "(--client-prefix) are one. 0 is no limit: a whole office may share one address.",
     )
     requests_per_connection_max: int = _setting(
         0,

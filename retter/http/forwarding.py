@@ -88,15 +88,23 @@ class ForwardingFields:
         proto: b"http" or b"https".
         instance: The id in RETTER's Via comment.
         number: The number for the peer's address (client_id.py).
+        group: What its connections count for; "" if none.
     """
 
-    __slots__ = ("_fixed", "_trust", "_via", "number", "peer", "proto", "trusted")
+    __slots__ = ("_fixed", "_trust", "_via", "group", "number", "peer", "proto", "trusted")
 
     def __init__(
-        self, peer: str, proto: bytes, instance: bytes, trust: Trust, number: int = 0
+        self,
+        peer: str,
+        proto: bytes,
+        instance: bytes,
+        trust: Trust,
+        number: int = 0,
+        group: str = "",
     ) -> None:
         self.trusted = trust.trusts(peer)
         self.number = number
+        self.group = group
         self._trust = trust
         self.peer = peer
         self.proto = proto

@@ -247,6 +247,11 @@ class DownstreamConnection(Requester):
         self.abort()
 
     @property
+    def group(self) -> str:
+        """What this connection counts for: the client's address or network."""
+        return self.forwarding.group
+
+    @property
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
         return self.work is None and self.requests.buffer is None and self.phase is _OPEN
@@ -281,12 +286,12 @@ class DownstreamConnection(Requester):
         self.out = ClientWriter(transport, services.counters.traffic)
         named = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
+        self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
         if not services.clients.accept(self):
             self.abort()
             return
         transport.set_write_buffer_limits(services.settings.write_buffer_bytes_max)
         now = self._loop.time()
-        self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
         self.peer = self.forwarding.peer  # equal, and the same object for all of this address
         self._memo = services.heads.request_memos[self.forwarding.trusted, self._proto]
         self.requests = self._make_requests(self._memo)

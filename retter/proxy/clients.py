@@ -15,7 +15,7 @@ from retter.proxy.lingering import LingerPace
 from retter.proxy.peers import Peers
 from retter.proxy.upstream_connection import UpstreamConnection
 
-# When there is no room, connections of an address with more than this share of all are closed
+# When there is no room, connections of a client with more than this share of all are closed
 # first: a client that opens as many as it can only displaces its own. An office or a mobile network
 # behind one address has fewer. A trusted proxy is exempt, because it carries many clients.
 ADDRESS_SHARE = 1 / 8
@@ -28,9 +28,16 @@ EXPIRED_AT_ONCE_MAX = 8
 class ClientConnection(Protocol):
     """The common part of all client connections."""
 
-    peer: str  # the address that it counts for; "" if none: a Unix socket, or not yet known
     deadline: float
     bucket: int  # the wheel's
+
+    @property
+    def group(self) -> str:
+        """What it counts for: an address or a network (peers.py).
+
+        It is "" for a Unix socket, or if it is not yet known.
+        """
+        ...
 
     @property
     def idle(self) -> bool: ...
@@ -86,16 +93,17 @@ class ClientRegistry:
         """Admit a new client connection; False if there are too many."""
         self._counters.connections += 1
         address_max = self._per_address_max
-        if address_max and (not connection.peer or self._peers.trust.trusts(connection.peer)):
+        group = connection.group
+        if address_max and (not group or self._peers.trust.trusts(group)):
             address_max = 0  # a trusted proxy carries many clients
         # Counted also without a limit: a reload may set one, or end the trust in a proxy.
         counts = self.per_address
-        here = counts.get(connection.peer, 0)
+        here = counts.get(group, 0)
         if (address_max and here >= address_max) or (self._is_full() and not self.make_room()):
             self._counters.connections_refused += 1
             return False
-        # Read again: the closed connection may have had the same address.
-        counts[connection.peer] = counts.get(connection.peer, 0) + 1
+        # Read again: the closed connection may have been of the same client.
+        counts[group] = counts.get(group, 0) + 1
         self.connections.add(connection)
         return True
 
@@ -119,13 +127,13 @@ class ClientRegistry:
         return True
 
     def _crowd(self) -> frozenset[str]:
-        """Return the addresses that have more connections than their share."""
+        """Return the groups that have more connections than their share."""
         share = len(self.connections) * ADDRESS_SHARE
         return frozenset(
             [
-                peer
-                for peer, count in self.per_address.items()
-                if count > share and peer and not self._peers.trust.trusts(peer)
+                group
+                for group, count in self.per_address.items()
+                if count > share and group and not self._peers.trust.trusts(group)
             ]
         )
 
@@ -140,11 +148,12 @@ class ClientRegistry:
             self._bound.lost(connection)
         if connection in self.connections:
             self.connections.remove(connection)
-            here = self.per_address.get(connection.peer, 0)
+            group = connection.group
+            here = self.per_address.get(group, 0)
             if here > 1:
-                self.per_address[connection.peer] = here - 1
+                self.per_address[group] = here - 1
             else:
-                self.per_address.pop(connection.peer, None)
+                self.per_address.pop(group, None)
         self.wheel.forget(connection)
         self.half_closed.forget(connection)
         self.linger_pace.forget(connection)

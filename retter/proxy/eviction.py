@@ -34,8 +34,8 @@ class Waiting(Protocol):
     """The part of a connection that is used here."""
 
     @property
-    def peer(self) -> str:
-        """The client's address."""
+    def group(self) -> str:
+        """The client's address or network."""
         ...
 
     def waits_since(self) -> float:
@@ -70,7 +70,7 @@ class LongestWaiting(Generic[Item]):
         It is not returned again. It may have left the items meanwhile.
 
         Args:
-            crowd: Called for each search; returns the addresses that have more than their share.
+            crowd: Called for each search; returns the groups that have more than their share.
         """
         if now - self._looked_at >= FRESH_S:
             self._look(items, now, crowd())
@@ -96,7 +96,7 @@ class LongestWaiting(Generic[Item]):
         for item in items:
             since = item.waits_since()
             if since < inf:
-                (crowd if item.peer in crowded else others).append((since, item))
+                (crowd if item.group in crowded else others).append((since, item))
         self._is_crowded = bool(crowd)
         self._crowd, self._others = _first_of(crowd), _first_of(others)
         self._looked_at = now

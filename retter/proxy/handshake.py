@@ -13,7 +13,7 @@ from retter.proxy.services import Services
 
 
 class Preamble(asyncio.Protocol):
-    """The common part of both; a subclass adds `peer` and `idle` (`ClientConnection`, clients.py).
+    """The common part of both; a subclass adds `group` and `idle` (`ClientConnection`, clients.py).
 
     Args:
         make_connection: Makes the next protocol. Its argument is the client's address from a PROXY
@@ -22,7 +22,7 @@ class Preamble(asyncio.Protocol):
 
     __slots__ = ("_make_connection", "_services", "_since", "_transport", "bucket", "deadline")
 
-    peer: str
+    group: str
     idle: bool
 
     def __init__(

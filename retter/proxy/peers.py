@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from retter.base.client_id import ClientIds
+from retter.base.client_id import CLIENT_PREFIX, ClientIds, prefix_of
 from retter.config.settings import Settings
 from retter.http.forwarding import ForwardingFields, Trust
 from retter.proxy.request import ParsedRequest
@@ -32,6 +32,7 @@ class Peers:
 
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self.ids = ClientIds(secret, settings.client_prefix)
+        self._prefix = settings.client_prefix
         self.instance = os.urandom(6).hex().encode()
         self.trust = _trust_of(settings)
         self._latest: dict[tuple[str, bytes], ForwardingFields] = {}
@@ -47,11 +48,23 @@ class Peers:
         fields = latest.get((peer, proto))
         if fields is None:
             number = self.ids.of_address(peer)
-            fields = ForwardingFields(peer, proto, self.instance, self.trust, number)
+            group = self._group_of(peer)
+            fields = ForwardingFields(peer, proto, self.instance, self.trust, number, group)
             if len(latest) >= ADDRESSES_REMEMBERED_MAX:
                 latest.clear()
             latest[peer, proto] = fields
         return fields
+
+    def _group_of(self, peer: str) -> str:
+        """Return what connections of a peer count for: the network that is one client.
+
+        Who has one address of an IPv6 network has all of its addresses, and so could have any
+        number of connections. A trusted proxy counts for itself.
+        """
+        is_one = ":" not in peer and self._prefix[0] == CLIENT_PREFIX[0]  # an IPv4 address
+        if is_one or self.trust.trusts(peer):
+            return peer
+        return prefix_of(peer, self._prefix)
 
     def client_of(self, forwarding: ForwardingFields, parsed: ParsedRequest) -> int:
         """Return the number of the client that a request counts for; 0 if it is not known."""

@@ -18,7 +18,7 @@ class ProxiedConnection(Preamble):
 
     __slots__ = ("_buffer",)
 
-    peer = ""  # not known yet
+    group = ""  # not known yet
     idle = True
 
     def __init__(

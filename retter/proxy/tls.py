@@ -29,7 +29,7 @@ class TLSConnection(Preamble):
         peer: The client's address from a PROXY protocol header; None: the connection's.
     """
 
-    __slots__ = ("_context", "_early", "_peer_in_header", "_task", "peer")
+    __slots__ = ("_context", "_early", "_peer_in_header", "_task", "group")
 
     idle = False  # nobody knows what has been read, and its time is limited
 
@@ -45,13 +45,14 @@ class TLSConnection(Preamble):
         self._peer_in_header = peer
         self._task: asyncio.Task[None] | None = None
         self._early = b""  # read before the handshake, or with its end
-        self.peer = ""
+        self.group = ""
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         named = self._peer_in_header
-        self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
+        peer = peer_name(transport.get_extra_info("peername")) if named is None else named
+        self.group = self._services.peers.forwarding_fields(peer, b"https").group
         if self._begin(transport) and self._transport is not None:
             self._transport.pause_reading()  # what the client sends is for the handshake to read
             self._task = start_task(

@@ -13,7 +13,7 @@ from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply
 class Connection:
     def __init__(self, since: float, *, crowd: bool = False) -> None:
         self.since = since
-        self.peer = "crowd" if crowd else ""
+        self.group = "crowd" if crowd else ""
         self.looked_at = 0
 
     def waits_since(self) -> float:
@@ -231,6 +231,40 @@ def test_one_address_that_takes_all_places_drives_itself_out() -> None:
         proxy.loop.now += 0.001
     assert not any(client.closed for client in (*visitors, *newcomers))
     assert len(newcomers) == 5 and proxy.services.clients.per_address["198.51.100.1"] == 3
+
+
+def test_all_addresses_of_one_ipv6_network_are_one_client() -> None:
+    """Whoever has one of them has 2**64: no limit for an address alone would hold."""
+    proxy = FakeProxy(connections_max=10, circuit="observe")
+    visitors = [proxy.client(get(), peername=(f"2001:db8:0:{n}::1", 1)) for n in range(2)]
+    for _ in visitors:
+        proxy.upstream.sends(reply(b"ok"))
+    proxy.advance(1)
+    for n in range(100):
+        proxy.client(post(100), peername=(f"2001:db8:1:1::{n:x}", 1))
+        proxy.loop.now += 0.001
+    assert not any(client.closed for client in visitors)
+    assert proxy.services.clients.per_address["2001:db8:1:1::/64"] == 8
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_limit_for_an_address_is_one_for_an_ipv6_network(proxied: bool) -> None:
+    proxy = FakeProxy(connections_per_address_max=2, trusted_proxies="2001:db8:9::/48")
+
+    def client(address: str) -> FakePeer:
+        if proxied:
+            header = f"PROXY TCP6 {address} 2001:db8::9 1 80\r\n".encode()
+            return proxy.client(header, proxied=True)
+        return proxy.client(peername=(address, 1, 0, 0))
+
+    few = [client("2001:db8::1"), client("2001:db8::2")]
+    assert client("2001:db8::ffff:1").closed
+    assert not client("2001:db8:0:1::1").closed and not any(one.closed for one in few)
+    assert not any(client(f"2001:db8:9::{n}").closed for n in range(4)), "a trusted proxy"
+    for one in few:
+        one.resets()
+    proxy.settle()
+    assert not client("2001:db8::ffff:1").closed
 
 
 def test_a_trusted_proxy_is_no_crowd() -> None:

@@ -14,7 +14,7 @@ class Greeting(Preamble):
 
     __slots__ = ()
 
-    peer = "192.0.2.7"
+    group = "192.0.2.7"
     idle = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
