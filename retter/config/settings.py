@@ -483,8 +483,8 @@ class Settings:
         kinds.list_of("PATHS", kinds.target_pattern),
         "Paths whose GET changes something, with * as wildcard; after a ? the parameter that "
         "does it: /checkout/*,/*?add-to-cart=*. Only the application answers them. Two kinds "
-        "are known without this: logouts (logout, logoff, signout or abmelden as a segment of "
-        "the path, as a parameter or at its end) and URLs with a token that works once "
+        "are known without this: logouts (logout, logout-all, logoff, signout or abmelden as a "
+        "segment of the path, as a parameter or at its end) and URLs with a token that works once "
         "(_wpnonce, _token).",
     )
     session_cookies: tuple[str, ...] = _setting(

@@ -12,7 +12,7 @@ from retter.base.errors import BadRequest, RequestTooLarge
 from retter.http.chunked import BodyMalformed, ChunkedDecoder, chunk, last_chunk
 from retter.http.message import Framing
 from retter.proxy.request import ParsedRequest
-from retter.store.target import PASSWORD_PART, PASSWORD_WITHIN_BYTES, gives_password
+from retter.store.target import gives_password, may_give_password
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -165,7 +165,7 @@ class RequestBody:
             again: Keep a complete body until `release`, so that it can be taken once more.
         """
         data = b"".join(self._kept)
-        if data.find(PASSWORD_PART, 0, PASSWORD_WITHIN_BYTES) >= 0:
+        if may_give_password(data):
             self.gives_password = gives_password(data)
         if again and self.complete and not self._sent:
             self._kept = [data]

@@ -249,7 +249,7 @@ def _is_harmless(lower: bytes, rules: OwnerRules) -> bool:
     if SEMICOLON in lower or len(lower) > HARMLESS_BYTES_MAX or rules.never_store:
         return False
     path, _, query = lower.partition(b"?")
-    if _logout_segment(path) if DOT in path else not _LOGOUTS.isdisjoint(path.split(b"/")):
+    if _logout_segment(path) if DOT in path else not _LOGOUT_PARTS.isdisjoint(path.split(b"/")):
         return False
     if query:
         known = rules.harmless_params.get
@@ -277,28 +277,34 @@ _LOGOUT_WORDS: Final = (
     b"signoff",
 )  # fmt: skip
 _LOGGED_OUT: Final = (b"user", b"customer", b"account", b"member", b"admin", b"auth", b"my", b"do")
-# Other names: Spring Security, OpenID Connect, MediaWiki, and in languages of Europe.
+_EVERYWHERE: Final = (b"", b"-all", b"_all", b"all")  # of all devices
+# Other names: Spring Security, OpenID Connect, MediaWiki, Symfony (who becomes another user, or
+# ends that), and in languages of Europe.
 _OTHER_LOGOUTS: Final = (
     b"j_spring_security_logout", b"j_acegi_logout", b"endsession", b"end-session", b"end_session",
-    b"special:userlogout", b"abmelden", b"ausloggen", b"deconnexion", b"se-deconnecter",
-    b"cerrar-sesion", b"cerrar_sesion", b"cerrarsesion", b"uitloggen",
+    b"special:userlogout", b"_switch_user", b"abmelden", b"ausloggen", b"deconnexion",
+    b"se-deconnecter", b"cerrar-sesion", b"cerrar_sesion", b"cerrarsesion", b"uitloggen",
     b"afmelden", b"wyloguj", b"odhlasit", b"logga-ut", b"logg-ut", b"log-ud",
 )  # fmt: skip
 _LOGOUTS: Final = frozenset(
     (
-        *_LOGOUT_WORDS,
+        *[word + where for word in _LOGOUT_WORDS for where in _EVERYWHERE],
         *[
-            who + between + word
+            who + between + word + where
             for who in _LOGGED_OUT
             for between in (b"", b"-", b"_")
             for word in _LOGOUT_WORDS
+            for where in _EVERYWHERE
         ],
         *_OTHER_LOGOUTS,
     )
 )
+# Segments of a path that may be the last of a logout: `/session/destroy`, `/exit`.
+_LOGOUT_PARTS: Final = _LOGOUTS | {b"destroy", b"exit"}
 _logout_segment: Final = re.compile(
-    b"/(?:(?:(?:" + b"|".join(_LOGGED_OUT) + b")[-_]?+)?+(?:" + b"|".join(_LOGOUT_WORDS) + b")|"
-    + b"|".join(_OTHER_LOGOUTS) + rb")(?=[/.;!]|\Z)"
+    b"/(?:(?:(?:" + b"|".join(_LOGGED_OUT) + b")[-_]?+)?+(?:" + b"|".join(_LOGOUT_WORDS)
+    + b")(?:[-_]?+all)?+|" + b"|".join(_OTHER_LOGOUTS)
+    + rb"|sessions?+/destroy|exit/?+\Z)(?=[/.;!]|\Z)"
 ).search  # fmt: skip
 _LOGOUT_ENDS: Final = (b"out", b"off")
 # The last two are `/` and `:`, whatever the digit: the words have none (`_shape_of`).
@@ -325,7 +331,7 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
 # One pattern with a part of each word that is searched for here and in `carries_nonce`. Nearly all
 # targets need only this search, which costs half of one `find` for each word.
 _may_change: Final = re.compile(
-    b"|".join((rb"[lsn_](?:og|ign|rf|once|token)", *_OTHER_LOGOUTS))
+    b"|".join((rb"[lsn_](?:og|ign|rf|once|token)|/(?:destroy|exit)", *_OTHER_LOGOUTS))
 ).search
 
 
@@ -379,15 +385,29 @@ def ends_login(target: bytes) -> bool:
 
 
 # The name of a field of a form, of a part of one, or of a member of JSON: `password=`,
-# `user[pass]=`, `name="user_password"`, `"Passwd":`.
+# `user[pass]=`, `name="user_password"`, `"Passwd":`, `pwd=`, `senha=`.
 _password: Final = re.compile(
-    rb"pass(?:w(?:or)?[dt]|phrase|code)?+[-_0-9]{0,8}+(?:%5d|\])?+(?:=|\"(?:[ ]?:|;|\r\n))"
+    rb"(?:pass(?:w(?:or)?[dt]|phrase|code|e)?+|pwd|senha)"
+    rb"[-_0-9]{0,8}+(?:%5d|\])?+(?:=|\"(?:[ ]?:|;|\r\n))"
 ).search
-# A part of it that is the same in `Password`. Nearly all other bodies have to be searched only for
-# that, as the pattern takes 18 ns for each octet.
-PASSWORD_PART: Final = b"ass"
 # A login form is small, but ASP.NET's begins with the state of the page.
 PASSWORD_WITHIN_BYTES: Final = 16 * 1024
+_BEGINNING_BYTES: Final = 1024
+
+
+def may_give_password(body: bytes) -> bool:
+    """Return whether `gives_password` may be true: nearly all bodies need only this.
+
+    The pattern takes 18 ns for each octet. A part of most names is the same in `Password`; other
+    names, and those in capitals, are searched for in the beginning alone.
+    """
+    beginning = body[:_BEGINNING_BYTES].lower()
+    return (
+        body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0
+        or b"pwd" in beginning
+        or b"pass" in beginning
+        or b"senha" in beginning
+    )
 
 
 def gives_password(body: bytes) -> bool:

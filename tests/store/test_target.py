@@ -10,7 +10,6 @@ from retter.http.message import Framing, RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import identified, identify
 from retter.store.target import (
-    PASSWORD_PART,
     PASSWORD_WITHIN_BYTES,
     SHAPES_MAX,
     TARGET_BYTES_REMEMBERED_MAX,
@@ -19,6 +18,7 @@ from retter.store.target import (
     changes_person,
     changes_something,
     gives_password,
+    may_give_password,
     target_of,
 )
 from tests.support.compiled import counts_lines
@@ -187,6 +187,25 @@ def test_a_target_is_remembered_when_it_comes_again() -> None:
         (b"/users/sign_out", True),
         (b"/index.php?option=com_users&task=user.logout", True),
         (b"/?user.logout", True),
+        (b"/logout-all", True),
+        (b"/account/sign_out_all", True),
+        (b"/user_logoutall.do", True),
+        (b"/?action=logout-all", True),
+        (b"/session/destroy", True),
+        (b"/sessions/destroy.php?x=1", True),
+        (b"/x.y/session/destroy/", True),
+        (b"/exit", True),
+        (b"/user/Exit/", True),
+        (b"/profile.php/exit", True),
+        (b"/?_switch_user=bob", True),
+        (b"/admin?a=b&_switch_user=_exit", True),
+        (b"/logout-allowed", False),
+        (b"/posts/destroy", False),
+        (b"/session/destroyed", False),
+        (b"/exit/polls", False),
+        (b"/exits", False),
+        (b"/a?b=exit", False),
+        (b"/?switch_user=bob", False),
         (b"/p?search[_token]=abc", True),
         (b"/p?search%5B_token%5D=abc", True),
         (b"/p?task=user.logouts", False),
@@ -215,6 +234,7 @@ def test_too_many_parameters_are_not_read(param: bytes) -> None:
         b"/x?a=signin",
         b"/x?logout", b"/x?do=user.logoff&b", b"/signon;v=1", b"/session", b"/api/sessions/?x",
         b"/api/auth", b"/authenticate",
+        b"/logout-all", b"/session/destroy", b"/exit?x", b"/?_switch_user=_exit",
     ],
 )  # fmt: skip
 def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
@@ -247,6 +267,11 @@ def test_a_target_is_named_otherwise(target: bytes) -> None:
         b"os_Passwd=x&a=b",
         b"passwort=x",
         b"pass2=x",
+        b"log=alice&pwd=x",
+        b"txtPwd=x",
+        b"USER=A&PASSWORD=x",
+        b"utilisateur=a&mot_de_passe=x",
+        b"usuario=a&senha=x",
         b'{"user":"alice","password":"x"}',
         b'{"Pass" : "x"}',
         b'--x\r\nContent-Disposition: form-data; name="user_password"\r\n\r\nx\r\n--x--',
@@ -256,12 +281,21 @@ def test_a_target_is_named_otherwise(target: bytes) -> None:
 )
 def test_a_body_gives_a_password(body: bytes) -> None:
     assert gives_password(body)
-    assert PASSWORD_PART in body
+    assert may_give_password(body)
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"passengers=2", b"boarding_pass_id=2", b"text=my+password+is+lost", b'{"a":"password"}'],
+    [
+        b"",
+        b"passengers=2",
+        b"cpwdx=2",
+        b"senhas=2",
+        b'"pwd"',
+        b"boarding_pass_id=2",
+        b"text=my+password+is+lost",
+        b'{"a":"password"}',
+    ],
 )
 def test_a_body_gives_none(body: bytes) -> None:
     assert not gives_password(body)
