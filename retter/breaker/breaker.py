@@ -14,11 +14,19 @@ from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import constants, endings, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import FORWARD, SINGLE_FLIGHT, Action, Decision, decide
+from retter.breaker.decide import (
+    FORWARD,
+    SHED_HELD_OPEN,
+    SHED_OPEN,
+    SINGLE_FLIGHT,
+    Action,
+    Decision,
+    decide,
+)
 from retter.breaker.demand import NOBODY
 from retter.breaker.endings import failed, learn, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
-from retter.breaker.mode import OBSERVE
+from retter.breaker.mode import AUTO, HELD_OPEN, OBSERVE
 from retter.breaker.opening import Opening
 from retter.breaker.permit import (
     UNSORTED,
@@ -261,6 +269,35 @@ class CircuitBreaker:
         else:
             circuit.flight.enter(permit)
         return permit
+
+    def shed_at_once(self, now: float, kind: Kind, route: bytes) -> Rejection | None:
+        """Do the work of `wants_asker` and `admit` for a request that has a stored response.
+
+        While the circuit is OPEN and no probe is due, it is answered from the store, whoever asks.
+        If this returns None, `admit` decides. No other function has to be called: 116 of 693
+        instructions of the interpreter less for an answer from the store. A test compares the
+        results.
+        """
+        if self._ended:
+            self.settle()
+        circuit = self.unsettled
+        if circuit.state is not OPEN or kind is _OTHER or circuit.paused_until is not None:
+            return None
+        if circuit.mode is HELD_OPEN:
+            at = SHED_HELD_OPEN.rejection
+        elif circuit.mode is AUTO and now < circuit.opening.probe_at:
+            at = SHED_OPEN.rejection
+        else:
+            return None
+        its_route = circuit.routes.by_name.get(route)
+        if its_route is None:
+            circuit.routes.get(route, now)
+        else:
+            its_route.used_at = now
+        circuit.limit.shed_at = now
+        shed = circuit.rejections.stored[at]
+        shed.count += 1
+        return shed
 
     def expected_wait_s(self, lane: int) -> float:
         """Return how long a GET without a stored response would wait in that lane."""

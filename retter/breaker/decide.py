@@ -51,8 +51,8 @@ PAUSED: Final = _rejection(Reason.PAUSED)
 _FRESH_ENOUGH: Final = _rejection(Reason.FRESH_ENOUGH)
 SINGLE_FLIGHT: Final = _rejection(Reason.SINGLE_FLIGHT)
 _ROUTE_OPEN: Final = _rejection(Reason.ROUTE_OPEN)
-_SHED_OPEN: Final = _rejection(Reason.OPEN, for_lack_of_a_place=True)
-_SHED_HELD_OPEN: Final = _rejection(Reason.FORCED_OPEN, for_lack_of_a_place=True)
+SHED_OPEN: Final = _rejection(Reason.OPEN, for_lack_of_a_place=True)
+SHED_HELD_OPEN: Final = _rejection(Reason.FORCED_OPEN, for_lack_of_a_place=True)
 _SHED_HALF_OPEN: Final = _rejection(Reason.HALF_OPEN, for_lack_of_a_place=True)
 _FAIR_SHARE: Final = _rejection(Reason.FAIR_SHARE, for_lack_of_a_place=True)
 _LIMIT: Final = _rejection(Reason.LIMIT, for_lack_of_a_place=True)
@@ -79,11 +79,11 @@ def decide(
         return FORWARD
     held_open = circuit.mode is HELD_OPEN
     if held_open and has_stored:
-        return _SHED_HELD_OPEN
+        return SHED_HELD_OPEN
     if circuit.state is OPEN:
         if not held_open and circuit.opening.due(now) and _may_probe(circuit, now, client):
             return _PROBE
-        return _SHED_OPEN if has_stored else _by_place(circuit, now, key, None, lane)
+        return SHED_OPEN if has_stored else _by_place(circuit, now, key, None, lane)
     if route.opening is not None:
         return _PROBE if route.opening.due(now) else _ROUTE_OPEN
     room, closed = circuit.room, circuit.state is CLOSED
@@ -162,9 +162,9 @@ def _by_place(
 def shed(circuit: Circuit, has_stored: bool) -> Decision:
     """Return the rejection of a GET that gets no place in time."""
     if circuit.mode is HELD_OPEN:
-        return _SHED_HELD_OPEN
+        return SHED_HELD_OPEN
     if circuit.state is OPEN:
-        return _SHED_OPEN
+        return SHED_OPEN
     if not has_stored:
         return _QUEUE_FULL
     return _SHED_HALF_OPEN if circuit.state is HALF_OPEN else _LIMIT

@@ -14,6 +14,7 @@ class Mode(Enum):
 
 
 # Looked up once: they are asked for with every request.
+AUTO: Final = Mode.AUTO
 HELD_OPEN: Final = Mode.OPEN
 HELD_CLOSED: Final = Mode.CLOSED
 OBSERVE: Final = Mode.OBSERVE

@@ -22,7 +22,6 @@ from retter.breaker.circuit import Circuit
 from retter.breaker.endings import late_in_flight, leave
 from retter.breaker.fairness import Asker
 from retter.breaker.figures import mode_number, mode_of, take_figures, take_routes, take_rows
-from retter.breaker.mode import Mode
 from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import State, Transition
@@ -66,8 +65,6 @@ _OK: Final = Outcome.OK
 _NEUTRAL: Final = Outcome.NEUTRAL
 _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
-_HELD_OPEN: Final = Mode.OPEN
-_GET: Final = Kind.GET
 
 _IN_FLIGHT: Final = Phase.IN_FLIGHT
 _DETACHED: Final = Phase.DETACHED
@@ -75,6 +72,7 @@ _DONE: Final = Phase.DONE
 
 # Called directly: that costs less than `super()`, and they run for every request.
 _at_once: Final = CircuitBreaker.start_at_once
+_shed_at_once: Final = CircuitBreaker.shed_at_once
 _admit: Final = CircuitBreaker.admit
 _started: Final = CircuitBreaker.started
 _finished: Final = CircuitBreaker.finished
@@ -216,6 +214,12 @@ class SharedBreaker(CircuitBreaker):
             self._words[self._word + IN_FLIGHT] = own
         return permit
 
+    def shed_at_once(self, now: float, kind: Kind, route: bytes) -> Rejection | None:
+        """See `CircuitBreaker.shed_at_once`. What happens in the other workers does not matter."""
+        if self._leader is None and self._words[self._figures_at] != self._serial:
+            self._follow(now)
+        return _shed_at_once(self, now, kind, route)
+
     def admit(
         self,
         now: float,
@@ -228,19 +232,6 @@ class SharedBreaker(CircuitBreaker):
     ) -> Permit | Rejection:
         """See `CircuitBreaker.admit`."""
         circuit = self.circuit
-        if self._leader is None and self._words[self._figures_at] != self._serial:
-            self._follow(now)
-        if (
-            circuit.state is _OPEN
-            and stored_age_s is not None
-            and kind is _GET
-            and (circuit.mode is _HELD_OPEN or now < circuit.opening.probe_at)
-        ):
-            # It is answered from the store, whatever happens in the other workers.
-            made = _admit(self, now, kind, route, key, stored_age_s, client, asker)
-            if asker is not None and self._tickets is not None:
-                self._tickets.settle()
-            return made
         self._look(now)
         self._look_at_others(now)
         state, trial_at = circuit.state, circuit.table.trial_at

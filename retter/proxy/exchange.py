@@ -152,6 +152,14 @@ def begin(
         permit = breaker.start_at_once(
             now, kind, identity.route, identity.key, entry is not None, number
         )
+    elif entry is not None:
+        shed = breaker.shed_at_once(now, kind, identity.route)
+        if shed is not None:
+            if entry[CODING]:
+                _answer_without(services, client, parsed, shed, entry, now, body)
+            else:
+                answer_from_store(services, client, parsed, entry, shed.reason, now)
+            return None
     if permit is None:
         if (
             entry is None

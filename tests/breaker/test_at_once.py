@@ -5,11 +5,13 @@ import random
 import pytest
 
 from retter.base.errors import Outcome
+from retter.base.reason import Reason
 from retter.breaker import (
     Asker,
     BreakerSettings,
     CircuitBreaker,
     Kind,
+    Mode,
     Permit,
     Phase,
     Rejection,
@@ -73,6 +75,8 @@ class Way:
         self.breaker = (CircuitBreaker if short else OneByOne)(settings, 0.0)
         self.short = short
         self.in_flight: list[Permit] = []
+        self.shed: list[Reason] = []
+        self.shed_at_once = 0
 
     def begins(
         self, now: float, kind: Kind, route: bytes, key: bytes, age_s: float | None, client: int
@@ -81,9 +85,17 @@ class Way:
         permit: Permit | None = None
         if self.short and breaker.unsettled.calm:
             permit = breaker.start_at_once(now, kind, route, key, age_s is not None, client)
+        elif self.short and age_s is not None:
+            shed = breaker.shed_at_once(now, kind, route)
+            if shed is not None:
+                assert shed.serve_stored
+                self.shed.append(shed.reason)
+                self.shed_at_once += 1
+                return None
         if permit is None:
             decision = breaker.admit(now, kind, route, key, age_s, client)
             if not isinstance(decision, Permit):
+                self.shed.append(decision.reason)
                 return None
             permit = decision
             if permit.phase is not Phase.ADMITTED:
@@ -121,6 +133,8 @@ class Way:
 
 def assert_alike(one: Way, other: Way, now: float) -> None:
     assert one.breaker.snapshot(now) == other.breaker.snapshot(now)
+    assert one.shed == other.shed
+    assert one.breaker.circuit.limit.shed_at == other.breaker.circuit.limit.shed_at
     assert len(one.in_flight) == len(other.in_flight)
     for mine, its in zip(one.in_flight, other.in_flight, strict=True):
         assert [getattr(mine, name) for name in STARTED] == [getattr(its, name) for name in STARTED]
@@ -164,6 +178,40 @@ def test_both_ways_end_in_the_same_state(seed: int) -> None:
         states.add(short.breaker.circuit.state)
     assert spare_used
     assert len(states) > 1 or not bad
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("paused", [False, True])
+def test_both_ways_answer_the_same_from_the_store(mode: Mode, paused: bool) -> None:
+    """The application fails, then it recovers: the circuit opens, lets probes go, and closes."""
+    chance = random.Random(repr((mode, paused)))
+    short, long = (Way(BreakerSettings(), short=short) for short in (True, False))
+    for way in (short, long):
+        way.breaker.circuit.set_mode(0.0, mode)
+        if paused:
+            way.breaker.circuit.pause(0.0, 1e6)
+    now, states = 0.0, set[State]()
+    for step in range(2000):
+        now += chance.choice((0.001, 0.01))
+        if step % 10 == 0:
+            now += chance.choice((TICK_S, 1.0))
+            short.ticks(now)
+            long.ticks(now)
+        if chance.random() < 0.6:
+            kind = chance.choice((Kind.GET, Kind.GET, Kind.GET, Kind.OTHER))
+            route, age_s = b"GET /%d" % chance.randrange(3), chance.choice((None, 1.0, 1.0))
+            asked = (now, kind, route, b"/", age_s, chance.randrange(1, 4))
+            short.begins(*asked)
+            long.begins(*asked)
+        elif short.in_flight:
+            at = chance.randrange(len(short.in_flight))
+            outcome = Outcome.OVERLOAD if step < 1000 else Outcome.OK
+            short.ends(now, at, outcome)
+            long.ends(now, at, outcome)
+        assert_alike(short, long, now)
+        states.add(short.breaker.circuit.state)
+    assert bool(short.shed_at_once) is (not paused and mode in (Mode.AUTO, Mode.OPEN))
+    assert len(states) > 1 or mode is not Mode.AUTO or paused
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -277,6 +277,64 @@ def test_the_same_again_only_makes_it_young() -> None:
     assert (stats["unchanged"], stats["stored"], stats["bytes_used"]) == (2, 1, used)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),  # the client
+            st.sampled_from([b"x", b"x", b"x", b"y"]),  # the body
+            st.sampled_from(["stored", "stored", "stored", "changed", "withdrawn", "later"]),
+        ),
+        max_size=30,
+    )
+)
+def test_what_comes_at_the_same_moment_is_as_good_as_stored(
+    steps: list[tuple[int, bytes, str]],
+) -> None:
+    """One store has a clock of whole milliseconds, for the other each response is later a bit."""
+    asked, head = request(ALICE), response()
+    identity = who(asked)
+    key, variant_key = identity.key, identity.variant_key
+    coarse, fine = make(), make()
+    began = 10.0
+    for number, (client, body, what) in enumerate(steps):
+        began += 0.001 * (what == "later")
+        for store, now in ((coarse, began), (fine, began + number * 1e-9)):
+            if what == "changed":
+                store.invalidation.supersede(identity, [identity.url], now)
+            elif what == "withdrawn":
+                store.taken_back.withdraw(identity.key, now)
+            else:
+                store.put(identity, asked, head, body, began - 0.0005, now, False, client)
+        good = [
+            [store.taken_back.last_good(key, variant_key, one) for one in (1, 2, 3)]
+            for store in (coarse, fine)
+        ]
+        for one, other in zip(*good, strict=True):
+            assert one == pytest.approx(other, abs=1e-6)
+        found, its = (find(store, asked, began + 1.0) for store in (coarse, fine))
+        assert (found is None) is (its is None)
+        if found is not None and its is not None:
+            assert (found.body, found.superseded) == (its.body, its.superseded)
+            assert found.age(began) == pytest.approx(its.age(began), abs=1e-6)
+    ours, theirs = coarse.stats(), fine.stats()
+    for name in ("stored", "unchanged", "refused", "entries", "bytes_used"):
+        assert ours[name] == theirs[name]
+
+
+def test_what_comes_at_the_same_moment_makes_no_new_record() -> None:
+    """Only the second client's is needed: from the third on, nothing would follow from it."""
+    store, asked = make(), request(ALICE)
+    identity, head = who(asked), response()
+    records: list[object] = []
+    for client in (1, 1, 2, 3, 1):
+        store.put(identity, asked, head, b"body", 9.999, 10.0, False, client)
+        records.append(store.shelves.slots[identity.key][0])
+    assert records[0] is records[1]
+    assert records[1] is not records[2]
+    assert records[2] is records[3] is records[4]
+    assert store.stats()["unchanged"] == 4
+
+
 def timed(second: int, *more: tuple[bytes, bytes]) -> ResponseHead:
     times = [
         (name, b"Tue, 01 Dec 2026 01:00:%02d GMT" % (second + later))
