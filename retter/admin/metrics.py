@@ -459,7 +459,7 @@ class ProxyCollector(Collector):
 
     def _connections(self) -> Iterator[Metric]:
         services = self._services
-        counters, pool, traffic = services.counters, services.pool, services.counters.traffic
+        counters, pool = services.counters, services.pool
         yield _gauge("retter_connections", "Client connections.", len(services.clients.connections))
         yield _counter(
             "retter_connections_accepted",
@@ -485,7 +485,7 @@ class ProxyCollector(Collector):
             "retter_client_bytes",
             "Bytes from and to clients, without TLS.",
             "direction",
-            [("received", traffic[0]), ("sent", traffic[1])],
+            [("received", counters.received), ("sent", counters.sent)],
         )
         yield _gauges(
             "retter_upstream_connections",

@@ -138,8 +138,8 @@ class Counters:
         "access_lines_dropped", "client_errors", "client_protocols", "clients_gone", "connections",
         "connections_evicted", "connections_refused", "faults", "forwarded_get", "forwarded_other",
         "gave_up_get", "gave_up_other", "memory_dropped", "memory_errors", "overhead_answer",
-        "overhead_request", "own_get", "own_other", "own_unread", "refused", "requests", "retries",
-        "stored", "tls_failed", "traffic", "upstream_errors",
+        "overhead_request", "own_get", "own_other", "own_unread", "received", "refused", "requests",
+        "retries", "sent", "stored", "tls_failed", "upstream_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -173,7 +173,9 @@ class Counters:
         # (sampling.py). A request that the store answers counts only in the first.
         self.overhead_request = Histogram(OVERHEAD_BOUNDS_S)
         self.overhead_answer = Histogram(OVERHEAD_BOUNDS_S)
-        self.traffic = [0, 0]  # octets from clients, and to them
+        # Octets from clients, and to them. In a list, each would take three instructions more.
+        self.received = 0
+        self.sent = 0
 
     def count_forwarded(self, is_get: bool, reason: Reason, status: int) -> None:
         """Count a response of the application that goes to its client."""

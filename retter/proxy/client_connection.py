@@ -283,7 +283,7 @@ class DownstreamConnection(Requester):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         services = self._services
         transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
-        self.out = ClientWriter(transport, services.counters.traffic)
+        self.out = ClientWriter(transport, services.counters)
         named = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
         self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
@@ -307,7 +307,8 @@ class DownstreamConnection(Requester):
     def data_received(self, data: bytes) -> None:
         now, size = self._loop.time(), len(data)
         services = self._services
-        services.counters.traffic[0] += size
+        counters = services.counters
+        counters.received += size
         if self.work is None:
             memo, parsed = self._memo, None
             if data == memo.last:
@@ -329,7 +330,7 @@ class DownstreamConnection(Requester):
                 # which does not search for the end of the head (saves 0.7 of 4 us for a response
                 # from the store), and one call less (another 0.05).
                 requests = self.requests
-                services.counters.requests += 1
+                counters.requests += 1
                 count = requests.count = requests.count + 1
                 if count == services.requests_per_connection_max:
                     self.last = True

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final, Protocol, cast
 
+from retter.base.counters import Counters
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
 from retter.proxy.half_close import PROBE
@@ -23,7 +24,7 @@ class ClientWriter:
     """Writes to one client.
 
     Args:
-        traffic: Octets received and sent, of the process.
+        counters: Of the process; `sent` is counted here.
 
     Attributes:
         transport: The connection's transport, or a SlicedBody in its place.
@@ -31,9 +32,9 @@ class ClientWriter:
         open: If False, all that is written is dropped.
     """
 
-    __slots__ = ("_owner", "_probed", "_traffic", "_unsent", "backlog", "open", "transport")
+    __slots__ = ("_counters", "_owner", "_probed", "_unsent", "backlog", "open", "transport")
 
-    def __init__(self, transport: asyncio.Transport, traffic: list[int]) -> None:
+    def __init__(self, transport: asyncio.Transport, counters: Counters) -> None:
         self.transport = transport
         self.open = True
         self.backlog: Backlog | None = None
@@ -42,7 +43,7 @@ class ClientWriter:
         self._owner: BacklogOwner | None = None
         self._probed = False  # the first octet of the answer has been sent ahead
         self._unsent = 0  # octets, if the client has taken nothing since last seen
-        self._traffic = traffic
+        self._counters = counters
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
@@ -50,11 +51,12 @@ class ClientWriter:
             return
         if self._probed:
             data = self._after_probe(data)
-        self._traffic[1] += len(data)
-        backlog, owner = self.backlog, self._owner
-        if backlog is None or owner is None:
+        self._counters.sent += len(data)
+        if self.backlog is None:
             self.transport.write(data)  # a backlog that begins with it counts it
             return
+        backlog, owner = self.backlog, self._owner
+        assert owner is not None, "set with the backlog"
         self.transport.write(data)
         self._unsent += len(data)
         backlog.writes += 1
@@ -72,10 +74,10 @@ class ClientWriter:
             head = self._after_probe(head)
         if len(body) <= JOIN_BYTES_MAX:
             message = head + body
-            self._traffic[1] += len(message)
+            self._counters.sent += len(message)
             self.transport.write(message)
         else:
-            self._traffic[1] += len(head) + len(body)
+            self._counters.sent += len(head) + len(body)
             self.transport.writelines((head, body))
 
     def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
@@ -85,7 +87,7 @@ class ClientWriter:
         transport = self.transport
         if self._probed:
             head = self._after_probe(head)
-        self._traffic[1] += len(head) + len(body)
+        self._counters.sent += len(head) + len(body)
         if self.backlog is None and not copies(transport):
             transport.writelines((head, body))
             return

@@ -320,7 +320,12 @@ class UpstreamConnection:
                     ):
                         self._sink = None
                         self.reused = True
-                        self._ready.put(self, now)
+                        ready = self._ready
+                        if ready.keeps:  # its `put`, without the call
+                            self.idle_since = now
+                            ready.stack.append(self)
+                        else:
+                            self.close()
                     else:
                         self._keep_alive = head.keep_alive
                         self._end_exchange(now)

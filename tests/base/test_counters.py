@@ -40,7 +40,8 @@ def test_bytes_of_clients_are_counted() -> None:
     proxy.upstream.sends(reply(b"x" * 100_000))
     client.sends(b"nonsense\r\n\r\n")
     sent = len(get()) + len(b"nonsense\r\n\r\n")
-    assert proxy.services.counters.traffic == [sent, len(client.written())]
+    counters = proxy.services.counters
+    assert (counters.received, counters.sent) == (sent, len(client.written()))
 
 
 def test_quantiles() -> None:
