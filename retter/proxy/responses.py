@@ -107,7 +107,8 @@ class AnswerWriter:
     """
 
     __slots__ = (
-        "_error_page", "_forwarded", "_headers", "_lengths", "_state", "_stored", "_stored_keep",
+        "_error_page", "_forwarded", "_headers", "_last", "_last_age", "_last_body", "_last_head",
+        "_last_reason", "_lengths", "_seen_body", "_state", "_stored", "_stored_keep",
         "forwarded_keep",
     )  # fmt: skip
 
@@ -131,6 +132,12 @@ class AnswerWriter:
         # 0.4 us to hash.
         self.forwarded_keep = self._circuit_fields(b"backend") + b"\r\n"
         self._stored_keep: dict[Reason, _NumberedLines] = {}
+        # The body that was sent last, and the last answer with a body that was sent twice in a row,
+        # with what it was joined from. `b""` is one object, so `_last_reason` is what says that
+        # there is none.
+        self._seen_body = self._last_head = self._last_body = self._last = b""
+        self._last_age = 0
+        self._last_reason: Reason | None = None
 
     def forwarded_end(self, kind: Kind, persistence: Persistence) -> bytes:
         """Return what follows ResponseHead.forward, with the empty line."""
@@ -170,16 +177,40 @@ class AnswerWriter:
         """Return a stored response in one piece, whole.
 
         It is joined from ready lines: 0.3 us. To format the numbers and then join head and body
-        took 0.75.
+        took 0.75. In a rush on one page, it is the same answer for a second: from the third one on
+        it is not joined again, which takes 2,400 of 25,300 instructions of the processor. An answer
+        for another page takes 7 instructions of the interpreter more.
 
         Args:
             head: Without Content-Length and Age.
             age_s: The age of the response now (RFC 9111 section 4.2.3).
         """
+        if body is self._seen_body:
+            age = int(age_s)
+            if (
+                body is self._last_body
+                and head is self._last_head
+                and age == self._last_age
+                and reason is self._last_reason
+                and persistence is _KEEP
+            ):
+                return self._last
+            whole = self._joined(head, body, age, reason, persistence)
+            if persistence is _KEEP:
+                self._last, self._last_age, self._last_reason = whole, age, reason
+                self._last_head, self._last_body = head, body
+            return whole
+        self._seen_body = body
         ends = self._stored_keep.get(reason) if persistence is _KEEP else None
         if ends is None:
             ends = self._stored_ends(reason, persistence)
         return b"".join((head, self._lengths[len(body)], ends[int(age_s)], body))
+
+    def _joined(
+        self, head: bytes, body: bytes, age: int, reason: Reason, persistence: Persistence
+    ) -> bytes:
+        ends = self._stored_ends(reason, persistence)
+        return b"".join((head, self._lengths[len(body)], ends[age], body))
 
     def stored(
         self, shown: StoredResponse, reason: Reason, persistence: Persistence, now: float

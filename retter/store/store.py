@@ -190,8 +190,8 @@ class ResponseStore:
         key, shelves, borrowed = identity.key, self.shelves, False
         slot = shelves.slots.get(key)
         if slot is None and self.behind is not None:
-            slot = self._borrow(key, now)
-            borrowed = slot is not None and key not in shelves.slots
+            slot = self._borrow(self.behind, key, now)
+            borrowed = self.borrowed is not None
         if slot is not None:
             newest = slot[0]
             entry: Record | None = newest
@@ -272,8 +272,8 @@ class ResponseStore:
     ) -> Record | None:
         slot, borrowed = self.shelves.slots.get(key), False
         if slot is None and self.behind is not None:
-            slot = self._borrow(key, now)
-            borrowed = slot is not None and key not in self.shelves.slots
+            slot = self._borrow(self.behind, key, now)
+            borrowed = self.borrowed is not None
         newest: Record | None = None
         entry: Record | None = None
         if slot is not None:
@@ -371,20 +371,20 @@ class ResponseStore:
             return None
         return self.shelves.slots.get(key)
 
-    def _borrow(self, key: bytes, now: float) -> tuple[Record, ...] | None:
+    def _borrow(self, behind: "WriteBehind", key: bytes, now: float) -> tuple[Record, ...] | None:
         """Return the entries of a key from the disk, if that takes no wait.
+
+        If there are any, `borrowed` says afterwards whether they were not copied to memory.
 
         They are copied to memory if they are read often, since to copy an entry and evict another
         one costs more than a few reads. Entries of which `find` may return none are copied at once:
         `is_doubtful` (learning.py) must know of them.
         """
-        behind = self.behind
-        if behind is None:
-            return None
         on_disk = behind.fetch(key, now)
         if on_disk is None:
             return None
         if on_disk.often and self.shelves.promote(key, on_disk):
+            self.borrowed = None
             return self.shelves.slots.get(key)
         self.borrowed = (key, on_disk, behind.removed)
         return on_disk.slot

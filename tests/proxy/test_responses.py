@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retter.base.errors import RetterError
 from retter.base.reason import Reason
@@ -68,6 +70,48 @@ def test_a_stored_response(persistence: Persistence) -> None:
         one = stored()
         whole = answers.stored_whole(one.head, one.body, 9.9, Reason.OPEN, persistence)
         assert whole == head + body
+
+
+HEADS = [b"HTTP/1.1 200 OK\r\nETag: %d\r\n" % number for number in range(2)]
+BODIES = [b"good", b"better", bytes(bytearray(b"good"))]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(HEADS),
+            st.sampled_from(BODIES),
+            st.sampled_from([0.0, 0.9, 1.0]),
+            st.sampled_from([Reason.OPEN, Reason.LIMIT]),
+            st.sampled_from(Persistence),
+            st.sampled_from([None, State.OPEN, State.LIMITING]),
+        ),
+        max_size=30,
+    )
+)
+def test_an_answer_that_is_sent_again_is_the_one_that_would_be_joined(
+    asked: list[tuple[bytes, bytes, float, Reason, Persistence, State | None]],
+) -> None:
+    """Whatever came before it."""
+    answers, state = writer(), State.CLOSED
+    for head, body, age_s, reason, persistence, changed in asked:
+        if changed is not None:
+            state = changed
+            answers.set_state(state)
+        fresh = writer()
+        fresh.set_state(state)
+        for _ in range(3):
+            given_now = answers.stored_whole(head, body, age_s, reason, persistence)
+            assert given_now == fresh.stored_whole(head, body, age_s, reason, persistence)
+
+
+def test_in_a_rush_on_one_page_an_answer_is_joined_once() -> None:
+    answers, one = writer(), stored()
+    sent = [
+        answers.stored_whole(one.head, one.body, 1.0, Reason.OPEN, Persistence.KEEP)
+        for _ in range(4)
+    ]
+    assert sent[1] is sent[2] is sent[3]
 
 
 def test_a_stored_response_without_our_fields() -> None:
