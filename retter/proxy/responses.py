@@ -135,7 +135,10 @@ class AnswerWriter:
         # The body that was sent last, and the last answer with a body that was sent twice in a row,
         # with what it was joined from. `b""` is one object, so `_last_reason` is what says that
         # there is none.
-        self._seen_body = self._last_head = self._last_body = self._last = b""
+        self._seen_body: bytes = b""
+        self._last_head: bytes = b""
+        self._last_body: bytes = b""
+        self._last: bytes = b""
         self._last_age = 0
         self._last_reason: Reason | None = None
 

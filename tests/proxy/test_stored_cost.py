@@ -78,7 +78,7 @@ def _without_cookie(request: bytes) -> list[bytes]:
     return [line for line in lines if not line.startswith(b"Cookie:")]
 
 
-@pytest.mark.parametrize(("compress", "most"), [((), 630), (("gzip",), 680)])
+@pytest.mark.parametrize(("compress", "most"), [((), 625), (("gzip",), 675)])
 def test_a_head_that_comes_again(compress: tuple[str, ...], most: int) -> None:
     site = Site(compress=compress)
     for _ in range(WARMING):
