@@ -1,12 +1,23 @@
 """Fixtures for all tests."""
 
+import functools
 import os
 import signal
-import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.tracing import (
+    CASES_MAX,
+    NOTHING,
+    Tracers,
+    import_package,
+    trace_first,
+    traced_by,
+    tracers,
+)
 
 # No test judges how fast this machine is: an example takes as long as it takes, and so does
 # making one up.
@@ -35,14 +46,62 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "untraced: coverage does not look at it")
 
 
+# What coverage traces with, if it does.
+TRACERS = pytest.StashKey[Tracers]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Trace the import of the package, and not the search for the tests."""
+    found = tracers()
+    if found != NOTHING:
+        import_package()
+    with traced_by(NOTHING):
+        return (yield)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Trace the first cases of each test, and the first examples, and not Hypothesis itself."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        cases[name] += 1
+        marked = item.get_closest_marker("untraced") is not None
+        made_up = getattr(getattr(item, "obj", None), "hypothesis", None)
+        if made_up is not None and not marked and cases[name] == 1:
+            wanted = functools.partial(config.stash.get, TRACERS, NOTHING)
+            made_up.inner_test = trace_first(made_up.inner_test, wanted)
+        if made_up is not None or cases[name] > CASES_MAX:
+            item.add_marker("untraced")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Let nothing be traced between the tests."""
+    session.config.stash[TRACERS] = tracers()
+    with traced_by(NOTHING):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with traced_by(tracers_of(item)):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Let no line of the test be traced that says so: `tests/support/tracing.py`."""
-    tracer = sys.gettrace()
-    if item.get_closest_marker("untraced") is None or tracer is None:
+    with traced_by(tracers_of(item)):
         return (yield)
-    sys.settrace(None)
-    try:
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with traced_by(tracers_of(item)):
         return (yield)
-    finally:
-        sys.settrace(tracer)
+
+
+def tracers_of(item: pytest.Item) -> Tracers:
+    """Return what traces a test: nothing, if it says so."""
+    marked = item.get_closest_marker("untraced") is not None
+    return NOTHING if marked else item.config.stash.get(TRACERS, NOTHING)

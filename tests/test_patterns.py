@@ -25,9 +25,10 @@ import pytest
 
 import retter
 from tests.support.compiled import counts_lines
+from tests.support.tracing import untraced
 from tests.support.work import cpu_s_of
 
-pytestmark = counts_lines  # in the source: what is compiled has the same patterns
+pytestmark = [counts_lines, untraced]  # in the source: what is compiled has the same patterns
 
 PACKAGE = Path(retter.__file__).parent
 LINE_BYTES = 64 * 1024

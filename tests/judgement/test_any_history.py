@@ -153,7 +153,7 @@ _LIMITS = settings(
 )
 TestAnyCrew = untraced(AnyCrew.TestCase)
 TestAnyCrew.settings = _LIMITS
-TestAnyFairCrew = AnyFairCrew.TestCase
+TestAnyFairCrew = untraced(AnyFairCrew.TestCase)
 TestAnyFairCrew.settings = _LIMITS
 
 

@@ -31,6 +31,9 @@ from tests.real.boxes import (
 from tests.real.conftest import StartRetter
 from tests.real.processes import DEADLINE_S, ApplicationProgram, Program, free_port
 from tests.real.wire import fetch
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 WORKERS = pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=("one", "workers"))
 

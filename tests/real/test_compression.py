@@ -17,6 +17,9 @@ from tests.real.gate import Gate
 from tests.real.processes import DEADLINE_S, ApplicationProgram, RetterProgram, eventually
 from tests.real.test_dashboard import Shop
 from tests.real.wire import Answer, connect, fetch, read_until
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 MIB = 1024 * 1024
 PATHS = ("/", "/product/1", "/search?q=a", "/static/shop.css")

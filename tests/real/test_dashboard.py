@@ -16,9 +16,10 @@ from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, Program, UnhurriedRetter, eventually, free_port
 from tests.real.wire import fetch
 from tests.support.axe import axe_source
+from tests.support.tracing import untraced
 
 # One process runs them all: a browser, a shop and a RETTER are enough.
-pytestmark = pytest.mark.xdist_group("dashboard")
+pytestmark = [pytest.mark.xdist_group("dashboard"), untraced]
 
 TOKEN = "the-token-of-the-tests"
 WAIT_MS = DEADLINE_S * 1000

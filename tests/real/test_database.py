@@ -18,8 +18,9 @@ from benchmarks.overload.peers import StartFailed
 from tests.real.conftest import StartRetter
 from tests.real.processes import RetterProgram, eventually, free_port
 from tests.real.wire import Answer, fetch
+from tests.support.tracing import untraced
 
-pytestmark = pytest.mark.xdist_group("database")  # one site for all
+pytestmark = [pytest.mark.xdist_group("database"), untraced]  # one site for all
 
 PAGES = ("/", "/article/1", "/article/2")
 # What the blog says when it has no database; see blog.php.

@@ -16,6 +16,9 @@ import pytest
 from tests.real.conftest import StartRetter
 from tests.real.processes import Program, RetterProgram, accepts, eventually, free_port
 from tests.real.wire import Answer, Body, Client, fetch
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 KEEP_ALIVE_S = 2
 

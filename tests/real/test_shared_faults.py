@@ -24,6 +24,9 @@ from tests.real.conftest import StartRetter
 from tests.real.crossing import Crossing
 from tests.real.processes import ApplicationProgram, Program, free_port
 from tests.real.wire import fetch
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 KEPT, PURGED = "/echo/kept", "/echo/purged"

@@ -12,6 +12,9 @@ from tests.real.conftest import StartRetter
 from tests.real.gate import Gate
 from tests.real.processes import ApplicationProgram, RetterProgram, eventually
 from tests.real.wire import connect, fetch, read_until
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 MIB = 1 << 20
 GROWTH_BYTES_MAX = 8 * MIB

@@ -13,6 +13,9 @@ from retter.proxy.waiting_page import WORDS, waiting_page
 from tests.real.browser import chromium
 from tests.real.processes import DEADLINE_S, RetterProgram, end_accepting, eventually
 from tests.support.axe import axe_source
+from tests.support.tracing import untraced
+
+pytestmark = untraced
 
 PAGE = b"<!doctype html><html lang=en><title>The shop</title><h1>The shop</h1>"
 
