@@ -7,14 +7,12 @@ import pytest
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import (
-    Asker,
     BreakerSettings,
     CircuitBreaker,
     Kind,
     Mode,
     Permit,
     Phase,
-    Rejection,
     State,
 )
 from retter.breaker.breaker import SPARE_MAX
@@ -35,44 +33,21 @@ CLIENTS = (
 )  # fmt: skip
 
 
-class OneByOne(CircuitBreaker):
-    """The circuit decides by all its rules, and learns from each answer at once."""
-
-    def admit(
-        self,
-        now: float,
-        kind: Kind,
-        route: bytes,
-        key: bytes,
-        stored_age_s: float | None,
-        client: int = 0,
-        asker: Asker | None = None,
-    ) -> Permit | Rejection:
-        would = self.would(now, kind, route, key, stored_age_s, client, asker)  # by `decide`
-        made = super().admit(now, kind, route, key, stored_age_s, client, asker)
-        assert type(would) is type(made)
-        assert would.reason is made.reason
-        if isinstance(would, Permit) and isinstance(made, Permit):
-            assert would.phase is made.phase
-        return made
-
-    def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
-        if outcome is not Outcome.OK or permit.phase is not Phase.IN_FLIGHT:
-            super().finished(now, permit, outcome)
-            return
-        permit.phase = Phase.DONE
-        if permit.first_byte_at >= 0:
-            self.circuit.counts.in_pieces.add(now - permit.started_at)
-        leave(self.circuit, now, permit, True)
-        succeeded(self.circuit, now, permit)
-        assert not self._ended
+def learnt_at_once(breaker: CircuitBreaker, now: float, permit: Permit) -> None:
+    """Do the work of `finished` for a good answer, without the short way."""
+    permit.phase = Phase.DONE
+    if permit.first_byte_at >= 0:
+        breaker.circuit.counts.in_pieces.add(now - permit.started_at)
+    leave(breaker.circuit, now, permit, True)
+    succeeded(breaker.circuit, now, permit)
+    assert not breaker._ended
 
 
 class Way:
     """A breaker whose requests go one of the two ways."""
 
     def __init__(self, settings: BreakerSettings, *, short: bool) -> None:
-        self.breaker = (CircuitBreaker if short else OneByOne)(settings, 0.0)
+        self.breaker = CircuitBreaker(settings, 0.0)
         self.short = short
         self.in_flight: list[Permit] = []
         self.shed: list[Reason] = []
@@ -109,15 +84,14 @@ class Way:
         in_pieces = permit.client == 2
         if in_pieces and permit.phase is Phase.IN_FLIGHT:
             self.breaker.first_byte(now, permit)
-        if (
-            self.short
-            and not in_pieces
-            and outcome is Outcome.OK
-            and permit.phase is Phase.IN_FLIGHT
-        ):
-            self.breaker.finished_whole(now, permit)
-        else:
+        if outcome is not Outcome.OK or permit.phase is not Phase.IN_FLIGHT:
             self.breaker.finished(now, permit, outcome)
+        elif not self.short:
+            learnt_at_once(self.breaker, now, permit)
+        elif in_pieces:
+            self.breaker.finished(now, permit, outcome)
+        else:
+            self.breaker.finished_whole(now, permit)
         if self.breaker.waiting:
             self.start_ready(now)
 
