@@ -19,7 +19,7 @@ from retter.http.known_names import (
     CSRF_WORDS,
     IGNORABLE_COOKIES,
 )
-from retter.http.message import QUOTE
+from retter.http.message import COMMA, QUOTE
 
 # A shorter value is a flag (`session=active`, `symfony=de`). Session ids usually have 128 bits. In
 # hexadecimal, 16 characters hold 64 bits; fewer bits could be guessed.
@@ -117,6 +117,13 @@ is_plain_value: Final = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCT
 # plain name. A comma after a blank begins a cookie, and not the rest of a value: the piece keeps
 # the semicolon then.
 cut_plain_line: Final = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; (?!,))?+").split
+# Changes all octets that plain values do not contain; the second one leaves commas.
+ODD_MARKED: Final = bytes(
+    [octet if re.fullmatch(_PLAIN_OCTETS, bytes([octet])) else 120 for octet in range(256)]
+)
+ODD_BUT_COMMAS_MARKED: Final = bytes(
+    [octet if octet == COMMA else marked for octet, marked in enumerate(ODD_MARKED)]
+)
 is_plain_name: Final = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
 # A value from its first comma on, which no application takes for another cookie: it has no "=".
 is_rest_of_value: Final = re.compile(rb",[!#-:<>-\[\]-~]*+").fullmatch

@@ -77,8 +77,11 @@ class Memo(Generic[Value]):
         self.young[key] = value
         self._bytes += cost
 
-    def offer(self, key: bytes, value: Value) -> None:
+    def offer(self, key: bytes, value: Value, other_key: bytes | None = None) -> None:
         """Remember the meaning of these bytes if they have been offered before.
+
+        Args:
+            other_key: Other bytes with that meaning, which are remembered with these.
 
         Most keys with their own cookie, query or address never come again. If they were kept, they
         would evict the keys that do. If two keys have the same hash, one of them is only remembered
@@ -92,6 +95,8 @@ class Memo(Generic[Value]):
         place = mark & _PLACES
         if seen[place] == mark:
             self.put(key, value)
+            if other_key is not None:
+                self.put(other_key, value)
         else:
             seen[place] = mark
 

@@ -25,6 +25,8 @@ from retter.http.cookies import (
     IGNORABLE,
     LIKELY,
     NO_COOKIES,
+    ODD_BUT_COMMAS_MARKED,
+    ODD_MARKED,
     OPEN_JSON,
     SESSION,
     SESSION_BYTES_MIN,
@@ -62,6 +64,8 @@ NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozens; strangers may send
 # Lists of cookie names: a site has some dozens. 256 KB at most, with 512 bytes each.
 LINES_REMEMBERED_MAX: Final = 256
 LINE_NAMES_BYTES_MAX: Final = 256  # a longer list is judged each time
+# Of one number of cookies. To pass over one takes a look at its first cookie, mostly.
+LISTS_AT_HAND_MAX: Final = 4
 # Room for some 3,000 visitors that are active at the same time. With a sixth of it, two thirds of
 # the requests of 2,000 visitors are hashed again, which takes 16,000 of their 220,000 instructions.
 COOKIE_LINES_BYTES_MAX: Final = 3 * 1024 * 1024
@@ -104,35 +108,20 @@ class Rolling(NamedTuple):
     earlier: tuple[tuple[bytes, int], ...]  # earlier owners, and up to which generation to read
 
 
-@dataclass(slots=True, init=False)
-class Owner:
-    """The owner of a request. Immutable: all requests of one visitor share it."""
+Owner = tuple[
+    bytes,  # the digest; b"" is everyone
+    OwnerClass,
+    bool,  # the request carries a session
+    bool,  # everyone's response may be used: only cookies identify the visitor
+    bytes,  # a credential beside a session separates variants; usually b""
+    tuple[int, ...],  # marks of its sessions; a logout finds the owner by them (marks.py)
+    Rolling | None,
+]
+"""The owner of a request. All requests of one visitor share it.
 
-    digest: bytes  # b"" is everyone
-    owner_class: OwnerClass
-    session: bool  # the request carries a session
-    anonymous: bool  # everyone's response may be used: only cookies identify the visitor
-    variant_key: bytes  # a credential beside a session separates variants; usually b""
-    marks: tuple[int, ...]  # of its sessions; a logout finds the owner by them (marks.py)
-    rolling: Rolling | None
-
-    def __init__(
-        self,
-        digest: bytes,
-        owner_class: OwnerClass,
-        session: bool,
-        anonymous: bool,
-        variant_key: bytes,
-        marks: tuple[int, ...] = (),
-        rolling: Rolling | None = None,
-    ) -> None:
-        self.digest = digest
-        self.owner_class = owner_class
-        self.session = session
-        self.anonymous = anonymous
-        self.variant_key = variant_key
-        self.marks = marks
-        self.rolling = rolling
+It is a plain tuple: to make an object with a constructor takes 1,700 of 177,000 instructions of the
+processor more for a new visitor.
+"""
 
 
 class _Kinds(dict[bytes, K], Generic[K]):
@@ -202,6 +191,8 @@ class OwnerRules:
     line_names: dict[tuple[bytes, ...], "_CookieNames"] = field(
         init=False, repr=False, compare=False
     )
+    # The lists of names that are tried first, by the number of cookies; the newest first.
+    names_at_hand: dict[int, list["_CookieNames"]] = field(init=False, repr=False, compare=False)
     marker: blake2b | None = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
     lineages: Lineages = field(init=False, repr=False, compare=False)
@@ -237,6 +228,7 @@ class OwnerRules:
         )
         fill(self, "harmless_params", {})  # target.py
         fill(self, "line_names", {})
+        fill(self, "names_at_hand", {})
         fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
         fill(
             self,
@@ -335,7 +327,7 @@ def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes
     return hasher.digest()
 
 
-_EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
+_EVERYONE: Final[Owner] = (b"", OwnerClass.EVERYONE, False, False, b"", (), None)
 
 
 def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules) -> Owner:
@@ -348,31 +340,34 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
     identity_fields = request.identity_fields
     if url_sessions is None:
         return _unread_owner([request.target], rules)
+    line: bytes | None = None
     if not url_sessions:
         if not identity_fields:
             return _EVERYONE
         if len(identity_fields) == 1:
             name, value = identity_fields[0]
-            if name == b"cookie":  # usually a browser with a cookie
-                return _owner_of_cookies(value, rules)
-    credentials: list[tuple[bytes, bytes]] = []
-    cookie_lines: list[bytes] = []
-    kinds = rules.field_kinds
-    for name, value in identity_fields:
-        kind = kinds[name]
-        if kind is FieldKind.COOKIE:
-            cookie_lines.append(value)
-        elif kind is FieldKind.CREDENTIAL:
-            credentials.append((name, value))
-    if credentials or url_sessions or len(cookie_lines) > 1:
-        return _owner(credentials, cookie_lines, url_sessions, rules)
-    return _owner_of_cookies(cookie_lines[0], rules) if cookie_lines else _EVERYONE
-
-
-def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
+            if name == b"cookie":
+                line = value  # usually a browser with a cookie
+    if line is None:
+        credentials: list[tuple[bytes, bytes]] = []
+        cookie_lines: list[bytes] = []
+        kinds = rules.field_kinds
+        for name, value in identity_fields:
+            kind = kinds[name]
+            if kind is FieldKind.COOKIE:
+                cookie_lines.append(value)
+            elif kind is FieldKind.CREDENTIAL:
+                credentials.append((name, value))
+        if credentials or url_sessions or len(cookie_lines) > 1:
+            return _owner(credentials, cookie_lines, url_sessions, rules)
+        if not cookie_lines:
+            return _EVERYONE
+        line = cookie_lines[0]
     # A browser sends the same line with all requests for one page.
     memo = rules.cookie_owners
-    owner = memo.young.get(line) or memo.get_old(line)
+    owner = memo.young.get(line)
+    if owner is None and line in memo.old:  # a call less for nearly all that are new
+        owner = memo.get_old(line)
     if owner is None:
         if len(line) < COOKIES_MAX or line.count(b";") < SHORT_WAY_COOKIES_MAX:
             owner = _owner_of_plain_line(line, rules)
@@ -382,28 +377,17 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     return owner
 
 
-def _remember_owner(hashed: bytes, line: bytes, owner: Owner, rules: OwnerRules) -> None:
-    """Remember an owner at its second request.
-
-    Only what is hashed is noted at its first one: if it comes again, so does mostly the line.
-    """
-    memo = rules.cookie_owners
-    if memo.came_before(hashed):
-        memo.put(hashed, owner)
-        memo.put(line, owner)
-
-
 def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
     # Nothing is stored for it. Its hash is not that of everyone, so it gets no public responses.
     digest = _digest(rules, [(b"L", b"", text) for text in texts])
-    return Owner(digest, OwnerClass.UNREAD, False, False, b"")
+    return digest, OwnerClass.UNREAD, False, False, b"", (), None
 
 
 class _CookieNames:
     """The meaning of the names of a plain Cookie line, for all values.
 
     Visitors of a site send few different lists of names, so the names are judged once. A new line
-    then costs one cut and one look-up instead of a look-up and a branch for each cookie.
+    is split into its cookies then, and compared with the lists that came before: `fits`.
 
     A value ends at its first comma here. What follows up to the next cookie is usually the same for
     many visitors (`id:4711,consent:yes`) and counts as one of the names.
@@ -414,18 +398,23 @@ class _CookieNames:
 
     Attributes:
         is_plain: All applications read such a line alike. Else nothing more is known of it.
+        is_list: Each of its cookies has a value: it can be kept at hand.
     """
 
     __slots__ = (
-        "at_end", "counted", "identifying", "is_plain", "session", "session_bytes_min",
-        "session_place",
+        "_commas", "_rests", "at_end", "beginnings", "counted", "identifying", "is_list",
+        "is_plain", "session", "session_bytes_min", "session_place",
     )  # fmt: skip
 
     def __init__(self, texts: tuple[bytes, ...], kind_of: Callable[[bytes], CookieKind]) -> None:
+        # Of each cookie with a value: its name with "=".
+        self.beginnings: list[bytes] = []
+        # Of those whose value has a comma: its place, and what it ends with.
+        self._rests: list[tuple[int, bytes]] = []
         # What is hashed if all cookies count. For each that is not ignorable: the bytes before the
-        # length of its value, its name with "=", the place of its value in the line as it is cut,
-        # and how much longer the value is. Then the bytes after the last of them.
-        self.counted: list[tuple[bytes, bytes, int, int]] = []
+        # length of its value, the length of its name with "=", and its place. Then the bytes after
+        # the last of them.
+        self.counted: list[tuple[bytes, int, int]] = []
         # Those that may be a session or a credential: kind, name and place.
         self.identifying: list[tuple[CookieKind, bytes, int]] = []
         self.at_end = b""
@@ -442,6 +431,7 @@ class _CookieNames:
             and (not split[last][1] or bool(split[last][2]))
             and sum(text.count(b",") for text in texts) <= COOKIES_MAX
         )
+        self.is_list = False
         if not self.is_plain:
             return
         before = b""
@@ -452,21 +442,50 @@ class _CookieNames:
             if rest and may_identify:
                 self.is_plain = False  # some applications end its value at the comma
                 return
-            if kind is IGNORABLE and not rest:
+            beginning = name + b"="
+            self.beginnings.append(beginning)
+            if rest:
+                self._rests.append((place, rest))
+            elif kind is IGNORABLE:
                 continue
-            at = 2 * place + 1
-            self.counted.append(
-                (before + b"C" + _length(len(name) + 1), name + b"=", at, len(rest))
-            )
-            before = rest
+            self.counted.append((before + b"C" + _length(len(beginning)), len(beginning), place))
+            before = b""
             if may_identify:
-                self.identifying.append((kind, name, at))
+                self.identifying.append((kind, name, place))
         _, alone, name = split[last]
         self.at_end = before + b"".join(map(_without_value, [*alone, name] if name else alone))
+        self.is_list = not (name or any(alone for _, alone, _ in split))
+        self._commas = sum([rest.count(b",") for _, rest in self._rests])
         # Set if exactly one cookie may identify, and it is not a credential.
         if len(self.identifying) == 1 and self.identifying[0][0] is not CREDENTIAL:
             kind, self.session, self.session_place = self.identifying[0]
             self.session_bytes_min = secret_bytes_min(kind)
+
+    def fits(self, cookies: list[bytes]) -> bool:
+        """Return whether these, between which a line was split, have these names in this order.
+
+        `cut_plain_line` would come to the same: values have plain octets alone, and commas are
+        where a value is known to end with them.
+        """
+        if not all(map(_starts_with, cookies, self.beginnings)):
+            return False
+        text = b"".join(cookies)
+        if not self._rests:
+            return text.translate(ODD_MARKED) == text
+        for place, rest in self._rests:
+            if not cookies[place].endswith(rest):
+                return False
+        return text.translate(ODD_BUT_COMMAS_MARKED) == text and text.count(b",") == self._commas
+
+    def cookies(self, values: list[bytes]) -> list[bytes]:
+        """Return the cookies that have values, with these."""
+        cookies = [name + value for name, value in zip(self.beginnings, values, strict=True)]
+        for place, rest in self._rests:
+            cookies[place] += rest
+        return cookies
+
+
+_starts_with: Final = bytes.startswith
 
 
 def _text_of_names(text: bytes, *, is_first: bool) -> tuple[bytes, list[bytes], bytes]:
@@ -505,6 +524,24 @@ def _has_digit(text: bytes) -> bool:
     return text.partition(b";")[0].translate(None, b"0123456789") != text.partition(b";")[0]
 
 
+def _read_plain_line(line: bytes, rules: OwnerRules) -> tuple[_CookieNames, list[bytes]] | None:
+    """Return the names of a line, and its cookies that have values; None if it is not plain."""
+    # What is left after so many values is the last text. It has a "=", so the line is not plain.
+    pieces: list[bytes] = cut_plain_line(line, SHORT_WAY_COOKIES_MAX)
+    texts = tuple(pieces[::2])
+    names = rules.line_names.get(texts)
+    if names is None:
+        names = _judged(texts, rules)
+        if names is None:
+            return None
+    elif names.is_list:  # it came before, and comes again
+        at_hand = rules.names_at_hand.setdefault(len(names.beginnings), [])
+        if names not in at_hand:
+            at_hand.insert(0, names)
+            del at_hand[LISTS_AT_HAND_MAX:]
+    return names, names.cookies(pieces[1::2])
+
+
 def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     """Return the same as `_owner` for a Cookie line that all applications read alike.
 
@@ -515,22 +552,25 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     Returns:
         None for a line that is not plain, and if the cookies alone do not determine the owner.
     """
-    # What is left after so many values is the last text. It has a "=", so the line is not plain.
-    pieces: list[bytes] = cut_plain_line(line, SHORT_WAY_COOKIES_MAX)
-    texts = tuple(pieces[::2])
-    names = rules.line_names.get(texts) or _judged(texts, rules)
-    if names is None:
-        return None
+    cookies = line.split(b"; ")
+    for names in rules.names_at_hand.get(len(cookies), ()):
+        if names.fits(cookies):
+            break
+    else:
+        read = _read_plain_line(line, rules)
+        if read is None:
+            return None
+        names, cookies = read
     place, seen = names.session_place, rules.seen
-    value = pieces[place]
-    if (
-        place < 0
-        or len(value) < names.session_bytes_min
-        or (value[0] in _OPEN_JSON_OCTETS and value.startswith(OPEN_JSON))
-    ):
-        return _owner_of_counted(names, pieces, line, rules)
-    # Nearly all visitors with a session have one cookie for it, with such a value.
+    if place < 0:
+        return _owner_of_counted(names, cookies, line, rules)
     name = names.session
+    value = cookies[place][len(name) + 1 :]
+    if len(value) < names.session_bytes_min or (
+        value[0] in _OPEN_JSON_OCTETS and value.startswith(OPEN_JSON)
+    ):
+        return _owner_of_counted(names, cookies, line, rules)
+    # Nearly all visitors with a session have one cookie for it, with such a value.
     known = (
         rules.names_configured
         or name in seen.names
@@ -543,9 +583,11 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     else:
         if seen.shared:
             return None
-        hashed = _counted(names, pieces)
+        hashed = _counted(names, cookies)
     memo = rules.cookie_owners
-    owner = memo.young.get(hashed) or memo.get_old(hashed)
+    owner = memo.young.get(hashed)
+    if owner is None and hashed in memo.old:
+        owner = memo.get_old(hashed)
     if owner is not None:
         memo.offer(line, owner)  # it is new, and is remembered if it comes again
     else:
@@ -554,42 +596,44 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
         digest = hasher.digest()
         if known and digest in seen.shared:
             return None
-        owner = Owner(
+        owner = (
             digest, _BY_SESSION if known else _BY_COOKIES, True, rules.anonymous_fallback, b"",
-            (rules.mark(value),),
+            (rules.mark(value),), None,
         )  # fmt: skip
-        _remember_owner(hashed, line, owner, rules)
+        # Only what is hashed is noted at its first request: if it comes again, so does mostly the
+        # line.
+        memo.offer(hashed, owner, line)
     return owner
 
 
-def _counted(names: _CookieNames, pieces: list[bytes]) -> bytes:
+def _counted(names: _CookieNames, cookies: list[bytes]) -> bytes:
     """Return what is hashed if all cookies count, as in `_digest`; "=" is part of the name."""
     hashed: list[bytes] = []
-    for before, name, at, more in names.counted:
-        value = pieces[at]
-        size = len(value) + more
-        hashed += (before, _LENGTHS[size] if size < _SHORT else _length(size), name, value)
+    for before, name_bytes, place in names.counted:
+        cookie = cookies[place]
+        size = len(cookie) - name_bytes
+        hashed += (before, _LENGTHS[size] if size < _SHORT else _length(size), cookie)
     hashed.append(names.at_end)
     return b"".join(hashed)
 
 
 def _owner_of_counted(
-    names: _CookieNames, pieces: list[bytes], line: bytes, rules: OwnerRules
+    names: _CookieNames, cookies: list[bytes], line: bytes, rules: OwnerRules
 ) -> Owner | None:
     """Return the owner of the cookies of a plain line.
 
     Returns:
         None if a value may be shared by visitors, or may be one of a rolling session.
     """
-    counted = _counted(names, pieces)
+    counted = _counted(names, cookies)
     if not counted:
         return _EVERYONE
     seen = rules.seen
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
     known, rolls = rules.names_configured, bool(rules.rolling_cookies)
-    for kind, name, at in names.identifying:
-        value = pieces[at]
+    for kind, name, place in names.identifying:
+        value = cookies[place][len(name) + 1 :]
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             known = known or name in seen.names or (rolls and rules.is_rolling(name))
             sessions.append((b"S", name, value))
@@ -597,7 +641,9 @@ def _owner_of_counted(
             credentials.append((b"K", name, value))
     who = sessions + credentials if credentials else sessions
     memo = rules.cookie_owners
-    owner = memo.young.get(counted) or memo.get_old(counted)
+    owner = memo.young.get(counted)
+    if owner is None and counted in memo.old:
+        owner = memo.get_old(counted)
     if owner is not None:
         memo.offer(line, owner)
         return owner
@@ -610,14 +656,14 @@ def _owner_of_counted(
         digest = _digest(rules, who)
         if digest in seen.shared:
             return None
-        owner = Owner(digest, _BY_SESSION, True, anonymous, b"", marks)
+        owner = digest, _BY_SESSION, True, anonymous, b"", marks, None
     else:
         if sessions and seen.shared:
             return None
         hasher = rules.hasher.copy()
         hasher.update(counted)
-        owner = Owner(hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks)
-    _remember_owner(counted, line, owner, rules)
+        owner = hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks, None
+    memo.offer(counted, owner, line)
     return owner
 
 
@@ -726,7 +772,7 @@ def _owner(
             who += secrets
         owner_class = OwnerClass.CREDENTIAL
     if not who:
-        return Owner(b"", OwnerClass.EVERYONE, False, False, variant_key)
+        return b"", OwnerClass.EVERYONE, False, False, variant_key, (), None
     anonymous = rules.anonymous_fallback and not credentials and not url_sessions
     marks = marks_of(marked, rules)
-    return Owner(_digest(rules, who), owner_class, session, anonymous, variant_key, marks, rolling)
+    return _digest(rules, who), owner_class, session, anonymous, variant_key, marks, rolling

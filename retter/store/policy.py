@@ -178,31 +178,36 @@ def identified(
     request: RequestHead, target: Target, rules: OwnerRules, limit_head: bool, apart: bytes
 ) -> Identity:
     """Do the same as `identify` for a request whose target is known."""
-    who = owner_of(request, target.sessions, rules)
-    owner, url = who.digest, target.url or request.host.lower() + request.target
+    owner, owner_class, session, anonymous, credential, marks, rolling = owner_of(
+        request, target.sessions, rules
+    )
+    url = target.url or request.host.lower() + request.target
     stands_in = (
         target.may_be_answered
         and request.framing is _NO_BODY
         and not request.upgrade
-        and who.owner_class is not _UNREAD
+        and owner_class is not _UNREAD
     )
     is_get = stands_in and target.method == b"GET"
+    variant_key = request.variant_key
+    if credential or apart:
+        variant_key += credential + apart
     return Identity(
         owner,
-        who.owner_class,
+        owner_class,
         url,
         b"@" + owner + url if owner else b"*" + url,  # key_of
-        b"*" + url if who.anonymous else None,
+        b"*" + url if anonymous else None,
         target.route,
         is_get or (stands_in and limit_head),
         is_get
         and target.may_be_stored
         and not (request.conditional and request.first(b"range") is not None),
-        request.variant_key + who.variant_key + apart,
-        who.session,
+        variant_key,
+        session,
         stands_in,
-        who.marks,
-        who.rolling,
+        marks,
+        rolling,
         target.asked,
     )
 

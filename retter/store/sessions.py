@@ -110,13 +110,14 @@ class SessionsSeen:
         mark = mark_of(client)
         clients = self._clients.get(session)
         if clients is None:
-            clients = self._old_clients.pop(session, mark)
+            # Nearly all that are not in the young half are new: `in` takes less than `pop`.
+            clients = self._old_clients.pop(session) if session in self._old_clients else mark
             if len(self._clients) >= WATCHED_MAX // 2:
                 self._old_clients, self._clients = self._clients, {}
             self._clients[session] = clients
+        if clients == mark:
+            return False
         if isinstance(clients, int):
-            if clients == mark:
-                return False
             clients = self._clients[session] = {clients}
         if mark in clients:
             return False

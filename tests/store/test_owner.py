@@ -1,6 +1,7 @@
 """Who is who: every row of the isolation table, and everything unclear on the safe side."""
 
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given
@@ -20,10 +21,12 @@ from retter.http.message import ResponseHead
 from retter.store.owner import (
     COOKIE_LINE_BYTES_REMEMBERED_MAX,
     COOKIE_LINES_BYTES_MAX,
+    LISTS_AT_HAND_MAX,
     NAMES_REMEMBERED_MAX,
-    Owner,
+    SHORT_WAY_COOKIES_MAX,
     OwnerClass,
     OwnerRules,
+    Rolling,
     _owner,
     _owner_of_plain_line,
     owner_of,
@@ -60,6 +63,20 @@ def seen() -> SessionsSeen:
 
 RULES = OwnerRules(secret=SECRET, seen=seen())
 SESSION, COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
+
+
+class Owner(NamedTuple):
+    """What owner_of returns, with names."""
+
+    digest: bytes
+    owner_class: OwnerClass
+    session: bool
+    anonymous: bool
+    variant_key: bytes
+    marks: tuple[int, ...] = ()
+    rolling: Rolling | None = None
+
+
 EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 
@@ -71,7 +88,7 @@ def response(
 
 
 def owner(*fields: tuple[bytes, bytes], rules: OwnerRules = RULES) -> Owner:
-    return owner_of(request(*fields), [], rules)
+    return Owner(*owner_of(request(*fields), [], rules))
 
 
 def cookies(line: bytes, rules: OwnerRules = RULES) -> Owner:
@@ -407,14 +424,14 @@ def test_a_quoted_string_over_a_semicolon_makes_every_cookie_count() -> None:
 
 
 def test_a_session_in_the_url_counts_and_nothing_public_stands_in() -> None:
-    one = owner_of(request(), [b"PHPSESSID=a"], RULES)
-    other = owner_of(request(), [b"PHPSESSID=b"], RULES)
+    one = Owner(*owner_of(request(), [b"PHPSESSID=a"], RULES))
+    other = Owner(*owner_of(request(), [b"PHPSESSID=b"], RULES))
     assert one.owner_class is OwnerClass.SESSION
     assert one.session
     assert not one.anonymous
     assert one.digest != other.digest
     assert one.digest != cookies(b"PHPSESSID=a").digest
-    with_cookie = owner_of(request((b"cookie", b"a=1")), [b"PHPSESSID=a"], RULES)
+    with_cookie = Owner(*owner_of(request((b"cookie", b"a=1")), [b"PHPSESSID=a"], RULES))
     assert with_cookie.digest not in (one.digest, cookies(b"a=1").digest)
 
 
@@ -627,8 +644,8 @@ NAMES = st.sampled_from([b"cookie", b"cookie", b"authorization", b"forwarded", b
 @given(fields=st.lists(st.tuples(NAMES, VALUES), max_size=4), set_cookie=VALUES)
 def test_any_fields_give_an_owner(fields: list[tuple[bytes, bytes]], set_cookie: bytes) -> None:
     asked = request(*fields)
-    found = owner_of(asked, [], RULES)
-    assert found == owner_of(asked, [], OwnerRules(secret=SECRET, seen=seen()))
+    found = Owner(*owner_of(asked, [], RULES))
+    assert found == Owner(*owner_of(asked, [], OwnerRules(secret=SECRET, seen=seen())))
     assert len(found.digest) == (0 if found.owner_class is OwnerClass.EVERYONE else 16)
     if any(name in (b"authorization", b"x-new") for name, _ in fields):
         assert found.owner_class is OwnerClass.CREDENTIAL
@@ -838,3 +855,36 @@ def test_a_new_value_of_an_ignorable_cookie_needs_no_new_hash() -> None:
 )
 def test_a_line_that_can_be_read_otherwise_goes_the_long_way(line: bytes) -> None:
     assert _owner_of_plain_line(line, OwnerRules(secret=SECRET)) is None
+
+
+ODD_VALUES = st.sampled_from(
+    [
+        b"", b"1", b"a=b", b"dark", b",", b",x", b"1,x", b",x,y", b'"', b'"1"', b" ", b" 1", b"1 ",
+        b";", b";x", b"; ", b"; x", b"\\", b"\xff", b"\x00", b"0123456789abcdef",
+        b"0123456789abcdef,x",
+    ]
+)  # fmt: skip
+
+
+@given(lines=st.lists(st.tuples(ODD_VALUES, ODD_VALUES, ODD_VALUES), min_size=1, max_size=6))
+@example(lines=[(b"1", b"1,x", b"1"), (b"1", b"1,x", b",x")])
+def test_names_that_are_at_hand_change_nothing(lines: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Whether all lines before had these names, or none."""
+    rules = OwnerRules(secret=SECRET)
+    for known in (b"a=1; _ga=1; PHPSESSID=1", b"a=1; _ga=1,x; PHPSESSID=1") * 3:
+        assert _owner_of_plain_line(known, rules) is not None
+    assert [len(names) for names in rules.names_at_hand.values()] == [2]
+    for values in lines:
+        line = b"a=%b; _ga=%b; PHPSESSID=%b" % values
+        fresh = OwnerRules(secret=SECRET)
+        assert _owner_of_plain_line(line, rules) == _owner_of_plain_line(line, fresh), line
+
+
+def test_lists_of_names_at_hand_are_bounded() -> None:
+    rules = OwnerRules(secret=SECRET)
+    for number in range(3 * LISTS_AT_HAND_MAX):
+        for _ in range(3):
+            _owner_of_plain_line(b"a%d=1; b=2" % number, rules)
+        _owner_of_plain_line(b"; ".join([b"c=1"] * number) or b"c=1", rules)
+    assert len(rules.names_at_hand[2]) == LISTS_AT_HAND_MAX
+    assert all(0 < number <= SHORT_WAY_COOKIES_MAX for number in rules.names_at_hand)
