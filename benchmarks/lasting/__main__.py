@@ -26,7 +26,7 @@ from benchmarks.perf.report import with_lasting
 from retter.config.settings import Settings
 from retter.disk.opening import open_shelf
 from retter.disk.shelf import DiskShelf
-from retter.http.message import Framing, RequestHead, ResponseHead
+from retter.http.message import Framing, HeadForm, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify
 from retter.store.store import ResponseStore, StoreRules
@@ -49,11 +49,7 @@ class Immediately:
 
 def request(path: bytes, session: bytes = b"") -> RequestHead:
     fields = ((b"cookie", b"PHPSESSID=" + session),) if session else ()
-    return RequestHead(
-        method=b"GET", target=path, http11=True, host=HOST, fields=fields,
-        framing=Framing.NONE, content_length=0, keep_alive=True, expect_continue=False, upgrade=b"",
-        forward=b"", identity_fields=fields, conditional=False, variant_key=b"",
-    )  # fmt: skip
+    return RequestHead(b"GET", path, HeadForm(host=HOST), fields, fields=fields)
 
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"

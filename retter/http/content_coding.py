@@ -112,7 +112,7 @@ class Negotiator:
         its octets count in the representation of the application. There are none if the request
         forbids a transformation (RFC 9111 section 5.2.1.6).
         """
-        if not request.http11 or request.method == b"HEAD":
+        if not request.form.http11 or request.method == b"HEAD":
             return IDENTITY
         if request.first(b"range") is not None or self._is_excluded(request.target):
             return IDENTITY

@@ -89,9 +89,12 @@ class ForwardingFields:
         instance: The id in RETTER's Via comment.
         number: The number for the peer's address (client_id.py).
         group: What its connections count for; "" if none.
+
+    Attributes:
+        fixed: What `end_of_head` returns for all requests; b"" if the peer is trusted.
     """
 
-    __slots__ = ("_fixed", "_trust", "_via", "group", "number", "peer", "proto", "trusted")
+    __slots__ = ("_trust", "_via", "fixed", "group", "number", "peer", "proto", "trusted")
 
     def __init__(
         self,
@@ -112,9 +115,9 @@ class ForwardingFields:
         via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
         # Each connection needs one of the two only, and has it for as long as it lasts.
         self._via = via if self.trusted else b""
-        self._fixed = b""
+        self.fixed = b""
         if not self.trusted:
-            self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+            self.fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
                 name,
                 name,
                 proto,
@@ -124,7 +127,7 @@ class ForwardingFields:
     def end_of_head(self, request: RequestHead) -> bytes:
         """Return the fields that follow RequestHead.forward, with the empty line."""
         if not self.trusted:
-            return self._fixed
+            return self.fixed
         name = self.peer.encode() or b"unix:"
         header = request.combined(b"x-forwarded-for")
         real_ip = self._real_ip(request, header).encode("latin-1") or b"unix:"

@@ -17,7 +17,6 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from retter.http.memo import Memo
-from retter.http.message import SLASH
 
 # No pattern may backtrack, since strangers send these octets: 60,000 spaces in a field would take
 # twenty seconds. So each repetition is possessive (`*+`) and repeats a set of characters.
@@ -149,6 +148,19 @@ class HeadTemplate:
         pieces[2::2] = values
         return b"".join(pieces)
 
+    def of_request(self) -> tuple[list[bytes], list[bool] | None]:
+        """Return the pieces with places for a method (0), a target (2) and values (4, 6 ...).
+
+        Also, which of the values have a place; None is all of them.
+        """
+        return [
+            b"",
+            b" ",
+            b"",
+            b" HTTP/1.1\r\n" + self._pieces[1],
+            *self._pieces[2:],
+        ], self._filled_in
+
 
 def picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Any]:
     """Return a function that picks the items at these places of a sequence, as a sequence.
@@ -183,16 +195,19 @@ class Outline:
     __slots__ = ("_pieces", "_places", "_size", "constant")
 
     def __init__(self, form: list[bytes]) -> None:
-        self._pieces: list[bytes] = [b""]  # of the start line, then constants and values in turns
+        # Method, blank and target, then constants and values in turns.
+        self._pieces: list[bytes] = [b"", b" ", b""]
         self._places: list[tuple[int, int]] = []  # of each value: its line, and where in it
         line = 0
         for at in range(0, len(form) - 1, 2):
             before, name = form[at : at + 2]
-            self._pieces += (before + name, b"")
+            text = before + name
+            self._pieces += (text if at else b" HTTP/1.1" + text, b"")
             line += before.count(b"\r\n") + 1
             self._places.append((line, len(name) - 2))
-        self._pieces.append(form[-1] + b"\r\n")
-        self._size = line + self._pieces[-1].count(b"\r\n") + 1  # what a head is split into
+        text = form[-1] + b"\r\n"
+        self._pieces.append(text if self._places else b" HTTP/1.1" + text)
+        self._size = line + text.count(b"\r\n") + 1  # what a head is split into
         lines = b"".join(self._pieces).split(b"\r\n")
         own = {line for line, _ in self._places}
         self.constant = {at: lines[at] for at in range(1, self._size - 2) if at not in own}
@@ -216,16 +231,23 @@ class Outline:
                 return at, line
         return LAST_LINE
 
-    def values(self, head: bytes, lines: list[bytes]) -> list[bytes] | None:
-        """Return the values in a head, which is split at each CRLF; None if its form is another."""
+    def values(
+        self, head: bytes, lines: list[bytes], method: bytes, target: bytes
+    ) -> list[bytes] | None:
+        """Return the values in a head, which is split at each CRLF.
+
+        Returns:
+            None if the form is another, or if the first line is not `method target HTTP/1.1`.
+        """
         if len(lines) != self._size:
             return None
         values: list[bytes] = []
         for line, at in self._places:  # not a comprehension: that would be a call
             values.append(lines[line][at:].strip())
         pieces = self._pieces.copy()
-        pieces[0] = lines[0]
-        pieces[2::2] = values
+        pieces[0] = method
+        pieces[2] = target
+        pieces[4::2] = values
         if b"".join(pieces) != head:
             return None
         text = b"".join(values)
@@ -237,34 +259,19 @@ _CONTROLS_MARKED: Final = bytes(
     [63 if octet == 127 or (octet < 32 and octet != 9) else octet for octet in range(256)]
 )
 # And all that no target contains (`REQUEST_LINE`).
-_OTHERS_MARKED: Final = bytes(
+OTHERS_MARKED: Final = bytes(
     [octet if 32 < octet < 127 and octet != 35 else 32 - (octet == 32) for octet in range(256)]
 )
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
-def start_of(line: bytes) -> tuple[bytes, bytes] | None:
-    """Return method and target of a request line, as `REQUEST_LINE` matches it.
+def start_of(line: bytes) -> tuple[bytes, bytes]:
+    """Return what may be the method and the target of a request line; b"": none that is usual.
 
-    It knows the usual methods alone, and takes half of what the pattern takes.
+    Whether the line has nothing else, `Outline.values` decides.
     """
-    # Nearly all: this takes a third of what cutting it at its blanks takes.
-    if line.startswith(b"GET /") and line.endswith(b" HTTP/1.1"):
-        target = line[4:-9]
-        return (b"GET", target) if target.translate(_OTHERS_MARKED) == target else None
-    words = line.split(b" ")
-    if len(words) != 3:
-        return None
-    method, target, version = words
-    if (
-        version == b"HTTP/1.1"
-        and target
-        and target[0] == SLASH
-        and target.translate(_OTHERS_MARKED) == target
-        and method in _METHODS
-    ):
-        return method, target
-    return None
+    method, _, rest = line.partition(b" ")
+    return (method, rest[:-9]) if method in _METHODS else (b"", b"")
 
 
 class FormMemo(Memo[Meaning]):

@@ -247,11 +247,11 @@ def soft_of(request: RequestHead) -> Soft:
     """Return the language, device and country of a request; computed once for each head."""
     soft = request.soft
     if soft is None:
-        form = request.form
-        if form is not None:
+        form, fields = request.form, request.made_fields
+        if fields is None:
             soft = form.soft(request.values)
         else:
-            soft = soft_from(request.fields, request.soft_at, request.country)
+            soft = soft_from(fields, form.soft_at, form.country)
         request.soft = soft
     return soft
 

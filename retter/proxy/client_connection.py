@@ -132,14 +132,14 @@ class DownstreamConnection(Requester):
     def begin_answer(self, request: RequestHead) -> Persistence:
         """Decide whether the connection persists; called just before a response head is written."""
         if (
-            not request.keep_alive
+            not request.form.keep_alive
             or self.last
             # Requests that were read are answered, so that a pipelining client loses none.
             or (self._services.draining and self.requests.buffer is None)
         ):
             self.last = True
             return Persistence.CLOSE
-        return _KEEP if request.http11 else _KEEP_HTTP10
+        return _KEEP if request.form.http11 else _KEEP_HTTP10
 
     def close_after_answer(self) -> None:
         """Make the present response the last one of the connection."""
@@ -310,26 +310,33 @@ class DownstreamConnection(Requester):
         counters = services.counters
         counters.received += size
         if self.work is None:
-            memo, parsed = self._memo, None
+            memo = self._memo
             if data == memo.last:
                 parsed = memo.last_value
             elif size <= LOOKED_UP_BYTES_MAX:
                 parsed = memo.young.get(data)
                 if parsed is not None:
                     memo.last, memo.last_value = data, parsed
+            else:
+                parsed = None
             phase = self.phase  # not `self.phase`: mypy would take it for still true below
-            if (
-                parsed is not None
-                and phase is _OPEN
-                and parsed.head.framing is _NO_BODY
-                and self.out.backlog is None
-                and self.requests.buffer is None
-                and not self._redirects
-            ):
-                # A known head and nothing else: a short form of `requests.receive` and its `begin`,
-                # which does not search for the end of the head (saves 0.7 of 4 us for a response
-                # from the store), and one call less (another 0.05).
+            if phase is _OPEN:
                 requests = self.requests
+                # A known head and nothing else begins at once: the end of the head is not searched
+                # for (saves 0.7 of 4 us for a response from the store).
+                if (
+                    parsed is None
+                    or parsed.head.form.framing is not _NO_BODY
+                    or self.out.backlog is not None
+                    or requests.buffer is not None
+                ):
+                    parsed = requests.receive(self, data, parsed, now)
+                    if parsed is None:
+                        return
+                if self._redirects:
+                    requests.begin(self, parsed, now)
+                    return
+                # `requests.begin` without a call, which saves another 0.05 us.
                 counters.requests += 1
                 count = requests.count = requests.count + 1
                 if count == services.requests_per_connection_max:
@@ -337,14 +344,10 @@ class DownstreamConnection(Requester):
                 self.deadline = _FOREVER
                 work = self.work = begin(services, self, parsed, now)
                 if work is None and self.phase is not _DECODING:
-                    out = self.out  # for the same reason
                     if self.last:
                         self.end()
-                    elif out.backlog is None:
+                    elif self.out.backlog is None:
                         self.deadline = now + services.keep_alive_s
-                return
-            if self.phase is _OPEN:
-                self.requests.receive(self, data, parsed, now)
             elif self.phase is _LINGERING:
                 self._linger_on(data)
             elif self._tunnel is not None:

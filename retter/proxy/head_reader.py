@@ -189,9 +189,9 @@ class HeadReader:
             return None
         if self._tickets:
             # A Cookie line always identifies. To search the whole head takes 600 of 110,000
-            # instructions of the processor more.
+            # instructions of the processor more, and `find` 500 more than `partition`.
             for _, value in head.identity_fields:
-                if value.find(TICKET_NAME) >= 0:
+                if value.partition(TICKET_NAME)[1]:
                     return None
         return self._meaning(data, head, memo, proto, forwarding, b"")
 
@@ -207,12 +207,12 @@ class HeadReader:
         # The application may answer http with a redirect to https, which would send a client
         # of https round in circles.
         apart = b"https" if proto == b"https" else b""
-        method, upgrade = head.method, head.upgrade
+        method, form = head.method, head.form
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
         kind, asks_events = _OTHER, False
-        if not stream and not upgrade:
+        if not stream and not form.upgrade:
             # The answer to a HEAD has no events in it.
-            asks_events = head.accepts_events and method != b"HEAD"
+            asks_events = form.accepts_events and method != b"HEAD"
             if method == b"GET" or (method == b"HEAD" and self._limit_head):
                 kind = _GET
         identity = identified(head, self._targets.of(head), self._rules, self._limit_head, apart)

@@ -161,7 +161,7 @@ def answer_from_store(
     sent = len(body)
     if (
         sent <= VIEW_BYTES_MIN
-        and not request.conditional
+        and not request.form.conditional
         and request.method != b"HEAD"
         and status != 204
     ):
@@ -192,7 +192,7 @@ def _answer_selectively(
         The status, and the number of octets of the body.
     """
     body: bytes | memoryview
-    if request.conditional or shown.status == 204:
+    if request.form.conditional or shown.status == 204:
         head, body = services.answers.stored_conditionally(request, shown, reason, persistence, now)
     else:
         head, body = services.answers.stored(shown, reason, persistence, now)

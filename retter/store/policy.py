@@ -181,11 +181,12 @@ def identified(
     owner, owner_class, session, anonymous, credential, marks, rolling = owner_of(
         request, target.sessions, rules
     )
-    url = target.url or request.host.lower() + request.target
+    form = request.form
+    url = target.url or form.host.lower() + request.target
     stands_in = (
         target.may_be_answered
-        and request.framing is _NO_BODY
-        and not request.upgrade
+        and form.framing is _NO_BODY
+        and not form.upgrade
         and owner_class is not _UNREAD
     )
     is_get = stands_in and target.method == b"GET"
@@ -202,7 +203,7 @@ def identified(
         is_get or (stands_in and limit_head),
         is_get
         and target.may_be_stored
-        and not (request.conditional and request.first(b"range") is not None),
+        and not (form.conditional and request.first(b"range") is not None),
         variant_key,
         session,
         stands_in,

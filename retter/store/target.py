@@ -106,23 +106,23 @@ class _Shape:
         route: How the route follows from the digits otherwise (`_route_around`).
     """
 
-    __slots__ = ("_by_beginning", "_route_end", "_route_start", "copied", "target")
+    __slots__ = ("_route_end", "_route_start", "by_beginning", "copied", "target")
 
     def __init__(self, target: Target, route: tuple[bytes, int, bytes]) -> None:
         self.target = target
         self._route_start, self.copied, self._route_end = route
-        self._by_beginning: dict[bytes, Target] = {}
+        self.by_beginning: dict[bytes, Target] = {}
 
-    def with_route_of(self, key: bytes) -> Target:
-        """Return the meaning of a target whose route contains some of the digits."""
-        beginning = key[: self.copied]
-        target = self._by_beginning.get(beginning)
-        if target is None:
-            one, route = self.target, self._route_start + beginning + self._route_end
-            target = Target(one.method, one.host, b"", [], one.may_be_answered, route, 0)
-            if len(self._by_beginning) >= BEGINNINGS_MAX:
-                self._by_beginning.clear()
-            self._by_beginning[beginning] = target
+    def with_route(self, beginning: bytes) -> Target:
+        """Remember and return the meaning of the targets that begin like this.
+
+        Their route contains some of the digits. What is remembered is in `by_beginning`.
+        """
+        one, route = self.target, self._route_start + beginning + self._route_end
+        target = Target(one.method, one.host, b"", [], one.may_be_answered, route, 0)
+        if len(self.by_beginning) >= BEGINNINGS_MAX:
+            self.by_beginning.clear()
+        self.by_beginning[beginning] = target
         return target
 
 
@@ -160,9 +160,9 @@ class Targets:
 
     def of(self, request: RequestHead) -> Target:
         """Return the target of a request, as `target_of` does; of a shape, without the URL."""
-        key = request.target
+        key, method, host = request.target, request.method, request.form.host
         target = self._known.get(key)
-        if target is not None and target.method == request.method and target.host == request.host:
+        if target is not None and target.method == method and target.host == host:
             return target
         text = key
         if self._digits_alike:
@@ -170,8 +170,11 @@ class Targets:
             shape = self._shapes.get(text)
             if shape is not None:
                 target = shape.target
-                if target.method == request.method and target.host == request.host:
-                    return target if not shape.copied else shape.with_route_of(key)
+                if target.method == method and target.host == host:
+                    if not shape.copied:
+                        return target
+                    beginning = key[: shape.copied]
+                    return shape.by_beginning.get(beginning) or shape.with_route(beginning)
         target = target_of(request, self._rules, self._route_of)
         if self._came_before(key):
             if len(self._known) >= TARGETS_MAX:

@@ -19,7 +19,7 @@ from retter.http.content_coding import (
     varies_already,
     weights,
 )
-from retter.http.message import Framing, RequestHead
+from retter.http.message import HeadForm, RequestHead
 from tests.support.harness import FakeProxy
 
 ALL = Negotiator(CODINGS, name_matcher((b"/account/*", b"/login")))
@@ -34,12 +34,8 @@ def request(
     method: bytes = b"GET",
     more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> RequestHead:
-    return RequestHead(
-        method=method, target=target, http11=http11, host=b"a", framing=Framing.NONE,
-        content_length=0, keep_alive=True, expect_continue=False, upgrade=b"", forward=b"",
-        conditional=False, fields=(*[(b"accept-encoding", value) for value in values], *more),
-        identity_fields=(),
-    )  # fmt: skip
+    fields = (*[(b"accept-encoding", value) for value in values], *more)
+    return RequestHead(method, target, HeadForm(host=b"a", http11=http11), (), fields=fields)
 
 
 # -- the client

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from retter.breaker import route_of as real_route_of
 from retter.http.known_names import DEFAULT_SESSION_COOKIES
-from retter.http.message import Framing, RequestHead
+from retter.http.message import HeadForm, RequestHead
 from retter.store import target as target_module
 from retter.store.owner import OwnerRules
 from retter.store.policy import identified, identify
@@ -33,9 +33,7 @@ def request(
     target: bytes, host: bytes = b"shop.example", method: bytes = b"GET", cookie: bytes = b""
 ) -> RequestHead:
     fields = ((b"cookie", cookie),) if cookie else ()
-    return RequestHead(
-        method, target, True, host, fields, Framing.NONE, 0, True, False, b"", False, b"", fields
-    )
+    return RequestHead(method, target, HeadForm(host=host), fields, fields=fields)
 
 
 def route_of(request: RequestHead) -> bytes:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from retter.http.message import RequestHead
 from retter.telemetry.build import is_compiled
 
 # What is compiled calls its own functions and knows its constants: nobody puts others in place.
@@ -13,8 +14,13 @@ replaces_parts = pytest.mark.skipif(is_compiled(), reason="replaces parts that a
 counts_lines = pytest.mark.skipif(is_compiled(), reason="counts lines of Python")
 
 
+_OF_REQUESTS = (
+    "method", "target", "http11", "host", "fields", "framing", "content_length", "keep_alive",
+    "expect_continue", "upgrade", "conditional", "forward", "identity_fields", "variant_key",
+    "country", "ids", "soft_at", "accepts_events",
+)  # fmt: skip
+
+
 def attributes(cls: Any) -> list[str]:
-    """Return the names of a head's attributes: those of a form's head are made when read."""
-    how_made = {"form", "values", "made_fields", "made_forward", "soft"}
-    names = [field.name for field in fields(cls) if field.name not in how_made]
-    return [*names, "fields", "forward"] if "made_fields" in cls.__annotations__ else names
+    """Return the names of what a head tells: not those that say how it was made."""
+    return [*_OF_REQUESTS] if cls is RequestHead else [field.name for field in fields(cls)]

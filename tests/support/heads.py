@@ -1,6 +1,6 @@
 """Heads as the parsers make them, for tests of what comes after the parsing."""
 
-from retter.http.message import Framing, RequestHead, ResponseHead
+from retter.http.message import Framing, HeadForm, RequestHead, ResponseHead
 from retter.http.variants import VariantRules
 
 
@@ -13,21 +13,19 @@ def request_head(
     upgrade: bytes = b"",
 ) -> RequestHead:
     """Make a request's head from its fields, all of which may identify the client."""
-    return RequestHead(
-        method=method,
-        target=target,
-        http11=True,
+    form = HeadForm(
         host=host,
-        fields=((b"host", host), *fields),
         framing=framing,
-        content_length=0,
-        keep_alive=True,
-        expect_continue=False,
         upgrade=upgrade,
-        forward=b"",
-        identity_fields=fields,
         conditional=any(name == b"range" for name, _ in fields),
-        variant_key=VariantRules().variant_key(fields),
+    )
+    return RequestHead(
+        method,
+        target,
+        form,
+        fields,
+        VariantRules().variant_key(fields),
+        fields=((b"host", host), *fields),
     )
 
 
