@@ -339,8 +339,8 @@ class ClientRequests:
             parsed = services.heads.parse(data[at:end], who.trusted, memo, self._proto, who)
         if connection.sends_no_more and end == last:
             connection.last = True  # the last one that the client has sent
-        head = parsed.head
-        if head.framing is _NO_BODY:
+        form = parsed.head.form
+        if form.framing is _NO_BODY:
             if services.draining and end < last:
                 # The response's persistence depends on whether further requests follow.
                 self.buffer = ReadBuffer(data, end)
@@ -348,8 +348,8 @@ class ClientRequests:
                 self.begin(connection, parsed, now)
                 return last
             self.begin(connection, parsed, now)
-        elif head.framing is Framing.LENGTH:
-            body_at, end = end, min(last, end + head.content_length)
+        elif form.framing is Framing.LENGTH:
+            body_at, end = end, min(last, end + form.content_length)
             self.begin_with_body(connection, parsed, data[body_at:end], now)
         else:
             # The position after a chunked body is known only at its end.
@@ -426,14 +426,14 @@ class ClientRequests:
         self, connection: Requester, parsed: ParsedRequest, rest: bytes, now: float
     ) -> bytes:
         """Begin a request with a body; return the bytes that follow the body."""
-        services, head = self._services, parsed.head
+        services, form = self._services, parsed.head.form
         bytes_max = services.settings.request_body_bytes_max
         self.count_request(connection)
         connection.deadline = _FOREVER
         who = connection.forwarding
         client = services.peers.client_of(who, parsed) if who.trusted else who.number
         body = connection.body = request_body(services, parsed, client)
-        if bytes_max and head.content_length > bytes_max:
+        if bytes_max and form.content_length > bytes_max:
             error = RequestTooLarge("the request body is too large")
             self.fail_body(connection, body, error, now)
             return b""
@@ -443,7 +443,7 @@ class ClientRequests:
         if rest and self._awaits(connection, body):
             self.receive_body(connection, body, rest, now)
         if self._awaits(connection, body):
-            if head.expect_continue and body.buffered and not body.continued:
+            if form.expect_continue and body.buffered and not body.continued:
                 body.continued = True
                 connection.out.write(CONTINUE)
             self.await_body(connection, body, now)

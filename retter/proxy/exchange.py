@@ -449,7 +449,7 @@ class Exchange(Work):
         if connection.bound or parsed.binds:
             self._parsed = _bind(self._services, self._client, self._forwarding, parsed, connection)
         data = request.forward + self._forwarding.end_of_head(request)
-        if request.conditional:
+        if request.form.conditional:
             data = self._services.compression.weakened.restored(data)
         if body is None:
             connection.request_complete = True
@@ -504,7 +504,7 @@ class Exchange(Work):
 
     def response_informational(self, head: ResponseHead) -> None:
         """Forward a 1xx (RFC 9110 section 15.2), but not to an HTTP/1.0 client."""
-        if self._client is not None and self._parsed.head.http11:
+        if self._client is not None and self._parsed.head.form.http11:
             self._client.out.write(head.forward + b"\r\n")
 
     def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None:

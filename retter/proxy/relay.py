@@ -240,7 +240,7 @@ class ResponseRelay:
 
         A cut response must be recognisable (RFC 9112 section 8). Other framings show it anyway.
         """
-        if self._parsed.head.http11:
+        if self._parsed.head.form.http11:
             return False
         return self.head.framing is not Framing.LENGTH or self._encoder is not None
 
@@ -256,12 +256,12 @@ class ResponseRelay:
         sent, extra, framing = head.forward, b"", head.framing
         if head.compressible:
             sent, body, framing = self._compressed(body, complete, trailers)
-        elif head.status == 304 and request.conditional:
+        elif head.status == 304 and request.form.conditional:
             varies = any(varies_already(name, value) for name, value in head.fields)
             sent = services.compression.weakened.shown(sent, request.forward, varies=varies)
         self.body_bytes = len(body)
         if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
-            if request.http11:
+            if request.form.http11:
                 self._chunked = True
                 extra = b"Transfer-Encoding: chunked\r\n"
                 body = chunk(body) + last_chunk(trailers) if complete else chunk(body)

@@ -57,9 +57,10 @@ class RequestBody:
         client: int = 0,
     ) -> None:
         self.parsed = parsed
-        if parsed.head.framing is Framing.CHUNKED:
+        form = parsed.head.form
+        if form.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
-        self._left = parsed.head.content_length  # octets of a LENGTH body that are still missing
+        self._left = form.content_length  # octets of a LENGTH body that are still missing
         self._octets_left = bytes_max or -1  # octets that a CHUNKED body may still have; -1: any
         self._idle_s = idle_s
         self._wanted = min_rate_bytes * idle_s  # octets in a window
@@ -75,7 +76,7 @@ class RequestBody:
     def buffered(self) -> bool:
         """Whether the body is buffered before the request is forwarded."""
         head = self.parsed.head
-        if head.expect_continue and head.content_length > self._buffer_bytes_max:
+        if head.form.expect_continue and head.content_length > self._buffer_bytes_max:
             return False  # the application may refuse it before it is sent
         return self._buffer_bytes_max > 0 and self._budget.bytes_max > 0
 

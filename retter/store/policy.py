@@ -307,14 +307,14 @@ def invalidated_urls(
         return ()
     if not 200 <= response.status < 400:
         return ()
-    urls = [stored_url(request.host, request.target, rules)]
+    urls = [stored_url(request.form.host, request.target, rules)]
     if not response.names_place:
         return tuple(urls)
     for name in (b"location", b"content-location"):
         if location := response.first(name):
             target = _same_host_target(request, location)
             if target is not None:
-                urls.append(stored_url(request.host, target, rules))
+                urls.append(stored_url(request.form.host, target, rules))
     return tuple(dict.fromkeys(urls))
 
 

@@ -68,7 +68,7 @@ class Target:
 
 def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Target:
     """Return the target of a request. Never raises."""
-    method, host, target = request.method, request.host, request.target
+    method, host, target = request.method, request.form.host, request.target
     sessions: list[bytes] | None = []
     harmless = _is_harmless(target.lower(), rules)
     if not harmless and (QUESTION_MARK in target or SEMICOLON in target):
