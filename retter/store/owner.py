@@ -467,8 +467,9 @@ class _CookieNames:
         `cut_plain_line` would come to the same: values have plain octets alone, and commas are
         where a value is known to end with them.
         """
-        if not all(map(_starts_with, cookies, self.beginnings)):
-            return False
+        for place, name in enumerate(self.beginnings):
+            if cookies[place][: len(name)] != name:  # `startswith` takes 400 instructions more
+                return False
         text = b"".join(cookies)
         if not self._rests:
             return text.translate(ODD_MARKED) == text
@@ -483,9 +484,6 @@ class _CookieNames:
         for place, rest in self._rests:
             cookies[place] += rest
         return cookies
-
-
-_starts_with: Final = bytes.startswith
 
 
 def _text_of_names(text: bytes, *, is_first: bool) -> tuple[bytes, list[bytes], bytes]:
