@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from struct import Struct
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from retter.base.hashing import blake2b
@@ -108,19 +108,20 @@ class Rolling(NamedTuple):
     earlier: tuple[tuple[bytes, int], ...]  # earlier owners, and up to which generation to read
 
 
-Owner = tuple[
-    bytes,  # the digest; b"" is everyone
-    OwnerClass,
-    bool,  # the request carries a session
-    bool,  # everyone's response may be used: only cookies identify the visitor
-    bytes,  # a credential beside a session separates variants; usually b""
-    tuple[int, ...],  # marks of its sessions; a logout finds the owner by them (marks.py)
-    Rolling | None,
-]
-"""The owner of a request. All requests of one visitor share it.
+Owner = tuple[Any, ...]
+"""The owner of a request. All requests of one visitor share it. In this order:
+
+- the digest (bytes); b"" is everyone
+- the OwnerClass
+- whether the request carries a session
+- whether everyone's response may be used: only cookies identify the visitor
+- what separates variants: a credential beside a session (bytes); usually b""
+- the marks of its sessions (a tuple of numbers); a logout finds the owner by them (marks.py)
+- Rolling or None
 
 It is a plain tuple: to make an object with a constructor takes 1,700 of 177,000 instructions of the
-processor more for a new visitor.
+processor more for a new visitor. Compiled code takes a tuple of declared types apart, and puts it
+together again, whenever it is handed on; so its types are declared where it is used (policy.py).
 """
 
 
@@ -594,13 +595,15 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
         digest = hasher.digest()
         if known and digest in seen.shared:
             return None
-        owner = (
+        # With a name of its own: compiled code would make the tuple anew at each use of `owner`.
+        made: Owner = (
             digest, _BY_SESSION if known else _BY_COOKIES, True, rules.anonymous_fallback, b"",
             (rules.mark(value),), None,
         )  # fmt: skip
         # Only what is hashed is noted at its first request: if it comes again, so does mostly the
         # line.
-        memo.offer(hashed, owner, line)
+        memo.offer(hashed, made, line)
+        return made
     return owner
 
 
@@ -654,15 +657,15 @@ def _owner_of_counted(
         digest = _digest(rules, who)
         if digest in seen.shared:
             return None
-        owner = digest, _BY_SESSION, True, anonymous, b"", marks, None
+        made: Owner = (digest, _BY_SESSION, True, anonymous, b"", marks, None)
     else:
         if sessions and seen.shared:
             return None
         hasher = rules.hasher.copy()
         hasher.update(counted)
-        owner = hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks, None
-    memo.offer(counted, owner, line)
-    return owner
+        made = (hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks, None)
+    memo.offer(counted, made, line)
+    return made
 
 
 def _followed(

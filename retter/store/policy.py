@@ -178,6 +178,13 @@ def identified(
     request: RequestHead, target: Target, rules: OwnerRules, limit_head: bool, apart: bytes
 ) -> Identity:
     """Do the same as `identify` for a request whose target is known."""
+    owner: bytes
+    owner_class: OwnerClass
+    session: bool
+    anonymous: bool
+    credential: bytes
+    marks: tuple[int, ...]
+    rolling: Rolling | None
     owner, owner_class, session, anonymous, credential, marks, rolling = owner_of(
         request, target.sessions, rules
     )
