@@ -297,6 +297,7 @@ class Far(Near):
     """
 
     def make(self) -> None:
+        self.was_away = False
         self.server = FakeServer(self.clock)
         self.boxes = [Box(self.server, self.clock, name) for name in ("one", "two")]
         self.use(0)
@@ -308,6 +309,19 @@ class Far(Near):
 
     def tick(self) -> None:
         settle(self.clock, *self.boxes, seconds=0.5)
+        if self.was_away:
+            # The boxes tell again what the server may have lost, and that may concern what was
+            # stored since: it is absent then.
+            self.judge(False)
+            for _ in range(60):
+                if not any(box.shelf.away(self.clock.now) for box in self.boxes):
+                    break
+                settle(self.clock, *self.boxes, seconds=0.5)
+            else:
+                raise AssertionError("the server is there, and no box has noticed")
+            settle(self.clock, *self.boxes, seconds=1.0)
+            self.was_away = False
+            self.adopt_all()
 
     @rule()
     def go_to_the_other_box(self) -> None:
@@ -343,6 +357,7 @@ class Far(Near):
         self.server.trouble = "away"
         settle(self.clock, *self.boxes, seconds=seconds)
         self.server.trouble = ""
+        self.was_away = True
 
     def adopt_all(self) -> None:
         for who in COOKIES:
