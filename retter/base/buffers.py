@@ -9,8 +9,8 @@ passed on or dropped. What the budget refuses is passed on as it arrives.
 # ones, such as forms, are still buffered: a few large bodies cannot take all of it.
 FREE_SHARE = 4
 
-# The bodies of one client may take half of the memory together, however many connections it has: for
-# others there is as much. What it asks for beyond that is passed on as slowly as it reads.
+# The bodies of one client may take half of the memory together, however many connections it has. As
+# much is left for others. What it asks for beyond that is passed on as slowly as it reads.
 CLIENT_SHARE = 2
 
 
