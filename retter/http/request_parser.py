@@ -199,6 +199,9 @@ _READ_AND_REFUSED: Final = frozenset({405, 417, 501, 508})
 _CODINGS: Final = b"accept-encoding"
 _NO_BODY: Final = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
 _G: Final = 0x47
+# `GET / HTTP/1.1`. What is shorter has no form. Compiled, a slice that ends before its beginning is
+# an error, and not empty.
+_LINE_BYTES_MIN: Final = 14
 _cut_request: Final = form_cutter(OWN_REQUEST_FIELDS)
 
 
@@ -489,7 +492,7 @@ class RequestParser:
         """
         lines = data.split(b"\r\n")
         told, line = self._told.get((len(lines), lines[3] if len(lines) > 3 else b"")), lines[0]
-        if told is None or not line or len(line) > self._target_bytes_max:
+        if told is None or not _LINE_BYTES_MIN <= len(line) <= self._target_bytes_max:
             return None
         # Nearly all are GETs. That the line has nothing else is seen with the rest of the head: to
         # look at its beginning and at its end takes 800 instructions of the processor each.

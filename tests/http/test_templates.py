@@ -1,5 +1,6 @@
 """The short way through a head and h11's way come to the same, whatever the lines are."""
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -266,3 +267,18 @@ def test_forms_at_hand_are_bounded() -> None:
     kinds = len(parser._latest)
     assert parser.parse(long).first(b"x-long")
     assert len(parser._latest) == kinds, "it has the values of one visitor"
+
+
+def test_a_short_request_line_has_no_form() -> None:
+    """Whatever is cut from it, compiled too: such a head goes to h11, which refuses it."""
+    parser = RequestParser(fields_max=9, target_bytes_max=50, instance=b"me", trusted=False)
+    rest = b"\r\nHost: a\r\nDNT: 1\r\n\r\n"
+    parser.parse(b"GET / HTTP/1.1" + rest)
+    assert parser._told
+    for method in (b"GET", b"GxT", b"PUT"):
+        line = method + b" / HTTP/1.1"
+        for size in range(len(line)):
+            head = line[:size] + rest
+            assert parser.parse_plain(head) is None
+            with pytest.raises(DownstreamError):
+                parser.parse(head)
