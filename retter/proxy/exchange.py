@@ -389,8 +389,11 @@ class Exchange(Work):
             self.forward(now)
             return True
         self._answer_failure(reason, now, 503, services.settings.retry_after_s)
+        client = self._client  # None if it has a stored response, or waits for its decoded form
         self._leave()
         permit.holder = None
+        if client is not None:
+            client.exchange_done(now)
         return False
 
     def send(self, now: float) -> None:

@@ -559,6 +559,10 @@ def test_a_get_that_would_be_answered_too_late_leaves_its_place_to_the_next() ->
     assert b"GET /early " in proxy.upstream.received()
     proxy.upstream.sends(reply(b"in time"))
     assert body_of(early.received()) == b"in time"
+    late.sends(get("/again"))
+    assert b"GET /again " in proxy.upstream.received(), "it may ask again on the same connection"
+    proxy.upstream.sends(reply(b"again"))
+    assert body_of(late.received()) == b"again"
     proxy.assert_at_rest()
 
 

@@ -7,6 +7,7 @@ remember what was written. Time moves only with `advance`, in ticks like the rea
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from retter.base.errors import ConnectRefused, ConnectTimeout, UpstreamError
@@ -370,6 +371,11 @@ class FakeProxy:
         assert stats["upstream"]["held"] == 0
         assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
         assert self.services.waiting.used == 0
+        for client in self.clients:
+            connection = client.transport.protocol
+            if not (client.transport.closing or isinstance(connection, ProxiedConnection)):
+                assert connection.work is None, "a client whose next request would have no answer"
+                assert connection.deadline < inf, "a client that is waited for without end"
 
 
 def proxy_with_idle_connection(**settings: Any) -> FakeProxy:
