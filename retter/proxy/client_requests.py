@@ -337,9 +337,11 @@ class ClientRequests:
         if parsed is None:
             who = connection.forwarding
             parsed = services.heads.parse(data[at:end], who.trusted, memo, self._proto, who)
+        form, body_at = parsed.head.form, end
+        if form.framing is Framing.LENGTH:
+            end = min(last, end + form.content_length)
         if connection.sends_no_more and end == last:
             connection.last = True  # the last one that the client has sent
-        form = parsed.head.form
         if form.framing is _NO_BODY:
             if services.draining and end < last:
                 # The response's persistence depends on whether further requests follow.
@@ -349,7 +351,6 @@ class ClientRequests:
                 return last
             self.begin(connection, parsed, now)
         elif form.framing is Framing.LENGTH:
-            body_at, end = end, min(last, end + form.content_length)
             self.begin_with_body(connection, parsed, data[body_at:end], now)
         else:
             # The position after a chunked body is known only at its end.
@@ -489,6 +490,12 @@ class ClientRequests:
         if body.complete:
             connection.body = None
             connection.phase = _OPEN
+            if (
+                connection.sends_no_more
+                and body.parsed.head.form.framing is Framing.CHUNKED
+                and not body.rest
+            ):
+                connection.last = True  # as in `_receive_request`
             if connection.out.backlog is None:
                 connection.deadline = _FOREVER
         else:

@@ -6,7 +6,7 @@ import pytest
 
 from retter.proxy.half_close import LOOKS_MAX, PROBE
 from retter.proxy.ticker import TICK_S
-from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
+from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 GONE = "clients_gone"
 
@@ -205,3 +205,38 @@ def test_however_many_there_are_a_tick_looks_at_so_many() -> None:
         client.resets()
     told.close()
     assert not proxy.services.clients.half_closed
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"PUT /last HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        b"PUT /last HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ],
+)
+def test_a_pipelined_request_with_a_body_may_be_the_last_one(last: bytes) -> None:
+    """Its client gets the end of the connection with its answer, and not after `--keep-alive`."""
+    proxy = FakeProxy()
+    client = proxy.client(get("/first") + last)
+    client.ends()
+    proxy.upstream.sends(reply(b"first"))
+    client.received()
+    proxy.upstream.sends(reply(b"last"))
+    answer = client.received()
+    assert body_of(answer) == b"last"
+    assert field(answer, "connection") == "close"
+    assert client.closed
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+def test_a_request_after_one_with_a_body_is_answered_all_the_same() -> None:
+    put = b"PUT /second HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    proxy = FakeProxy()
+    client = proxy.client(get("/first") + put + get("/last"))
+    client.ends()
+    for name in (b"first", b"second", b"last"):
+        assert b" /" + name + b" " in proxy.upstream.received()
+        proxy.upstream.sends(reply(name))
+        assert body_of(client.received()) == name
+    assert client.closed
