@@ -15,6 +15,7 @@ from retter.base.reason import Reason
 from retter.http.forwarding import peer_name
 from retter.http.memo import HeadMemo
 from retter.http.message import Framing, RequestHead, refused_head
+from retter.net.supervision import report
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
 from retter.proxy.client_requests import (
@@ -167,6 +168,8 @@ class DownstreamConnection(Requester):
 
     def exchange_done(self, now: float) -> None:
         """The response is complete: continue with the next request, or close."""
+        if self.work is None and self.phase is not _DECODING:
+            return  # a fault has ended the exchange within `begin`, and its caller continues
         self.work = None
         if self.phase is not _OPEN:
             if self.phase is _CLOSED:
@@ -179,20 +182,25 @@ class DownstreamConnection(Requester):
         if self.out.backlog is None:  # else the write timeout applies
             self.deadline = now + self._services.keep_alive_s
         if self.paused or self.requests.buffer is not None:
-            self._go_on(now)
+            self.go_on(now)
 
     def begin_again(self, parsed: ParsedRequest, now: float) -> None:
         """Decide about a request without a body, now that the disk has been read for it."""
         self.phase = _OPEN
-        exchange = self.work = begin(self._services, self, parsed, now, looked=True)
-        if exchange is not None:
+        try:
+            work = self.work = begin(self._services, self, parsed, now, looked=True)
+        except Exception:
+            self.abort()  # nobody else would end its wait
+            raise
+        if work is not None:
             if self.sends_no_more:
                 self._services.clients.half_closed.add(self, self.out.transport)
-        elif not self._awaits_form():
+        elif self._is_open():
+            self.phase = _DECODING  # it has waited until now
             self.exchange_done(now)
 
-    def _awaits_form(self) -> bool:
-        return self.phase is _DECODING
+    def _is_open(self) -> bool:
+        return self.phase is _OPEN
 
     def await_form(self) -> None:
         """Begin no request until a stored response has been read or decoded for this one."""
@@ -206,10 +214,18 @@ class DownstreamConnection(Requester):
         """Whether the connection is closed."""
         return self.phase is _CLOSED
 
-    def _go_on(self, now: float) -> None:
-        """Continue to read, beginning with the bytes that were read ahead."""
-        self.resume_body()
-        self.requests.go_on(self, now)
+    def go_on(self, now: float) -> None:
+        """Continue to read, beginning with the bytes that were read ahead.
+
+        If a request among them cannot begin, for lack of memory or by a fault of our own, this
+        connection alone ends: the caller may serve another client.
+        """
+        try:
+            self.resume_body()
+            self.requests.go_on(self, now)
+        except Exception as error:  # noqa: BLE001 - reported to the loop
+            report(self._loop, "a request that was read ahead could not begin", error)
+            self.disconnect(now)
 
     def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
         """Pass all bytes received from now on to the tunnel."""
@@ -448,7 +464,7 @@ class DownstreamConnection(Requester):
                 self.end()
                 return
             self.deadline = now + self._services.keep_alive_s
-            self._go_on(now)
+            self.go_on(now)
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -101,6 +101,10 @@ class Requester(Client):
     def disconnect(self, now: float) -> None:
         """Close at once in the middle of an exchange or a tunnel, and notify it."""
 
+    @abstractmethod
+    def go_on(self, now: float) -> None:
+        """Continue to read, beginning with the bytes that were read ahead."""
+
 
 def request_body(services: Services, parsed: ParsedRequest, client: int) -> RequestBody:
     """Make the reader of a request's body.
@@ -314,8 +318,7 @@ class ClientRequests:
     def _next_turn(self, connection: Requester) -> None:
         # A connection that is blocked by now continues when that ends. A closed one needs nothing.
         if connection.work is None and connection.out.backlog is None and connection.phase is _OPEN:
-            connection.resume_body()
-            self.go_on(connection, self._services.loop.time())
+            connection.go_on(self._services.loop.time())
 
     def _receive_request(self, connection: Requester, data: bytes, at: int, now: float) -> int:
         """Process the request at `at` in `data`; return the position after it."""
@@ -458,7 +461,11 @@ class ClientRequests:
 
     def _begin_exchange(self, connection: Requester, body: RequestBody, now: float) -> None:
         """Begin the exchange of a request whose body is complete or is forwarded as it arrives."""
-        work = connection.work = begin(self._services, connection, body.parsed, now, body)
+        try:
+            work = connection.work = begin(self._services, connection, body.parsed, now, body)
+        except Exception:
+            body.release()  # no exchange has it
+            raise
         if work is None:
             # The rest of an unread body cannot be distinguished from the next request.
             self._answered_at_once(connection, connection.last or not body.complete, now)

@@ -31,9 +31,11 @@ class AwaitedLookup:
 
     def done(self, found: "dict[bytes, Found]") -> None:
         """The read is done, or takes too long."""
-        for key, one in found.items():
-            self._services.store.shelves.promote(key, one)
-        self.decide()
+        try:
+            for key, one in found.items():
+                self._services.store.shelves.promote(key, one)
+        finally:
+            self.decide()  # nobody else would end its wait
 
     def decide(self) -> None:
         """Decide about the request now."""

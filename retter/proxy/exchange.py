@@ -197,8 +197,8 @@ def begin(
                 breaker.finished(now, permit, _NEUTRAL)
             else:
                 breaker.cancel(permit)
-            if body is not None:
-                body.release()
+            if awaited:
+                _end_awaited(services, forwarding, parsed, awaited)
             raise
         # For example, a lack of memory. The client does not refer to the exchange yet, so
         # nothing else could end the exchange and free its slot.

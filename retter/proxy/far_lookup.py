@@ -30,10 +30,12 @@ def read_far(services: Services, parsed: ParsedRequest, done: Callable[[], None]
         return False
 
     def came(found: "dict[bytes, Found]") -> None:
-        for key, one in found.items():
-            if not services.store.shelves.promote(key, one):
-                far.cannot_use(key)  # there is no room for it
-        done()
+        try:
+            for key, one in found.items():
+                if not services.store.shelves.promote(key, one):
+                    far.cannot_use(key)  # there is no room for it
+        finally:
+            done()  # nobody else would end the wait
 
     far.load(keys, came)
     return True

@@ -12,6 +12,7 @@ from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit
 from retter.http.message import RequestHead
+from retter.net.supervision import report
 from retter.proxy.far_lookup import read_far
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.request import ParsedRequest
@@ -72,13 +73,14 @@ def log_request(
         sent: Octets of the response's body.
         first_byte_s: Seconds until the response's head, if the response came in pieces.
     """
-    if services.access_log is not None:
+    if services.access_log is None:
+        return
+    try:
         forwarding = client.forwarding
         number = services.peers.client_of(forwarding, parsed)
         lane = services.turns.lane_of(forwarding, parsed, number, services.loop.time())
-        who = forwarding.client_of(parsed.head)
         services.access_log.add(
-            who,
+            forwarding.client_of(parsed.head),
             parsed.head,
             parsed.identity,
             status,
@@ -89,6 +91,9 @@ def log_request(
             first_byte_s,
             lane,
         )
+    except Exception as error:  # noqa: BLE001 - reported to the loop
+        # The answer has been written: no other one may follow it.
+        report(services.loop, "a line of the access log could not be written", error)
 
 
 def note_client_gone(
@@ -450,6 +455,13 @@ class AwaitedForm:
         return True
 
     def _was_read(self) -> None:
+        try:
+            self._decide()
+        except Exception:
+            self._client.abort()  # nobody else would end its wait
+            raise
+
+    def _decide(self) -> None:
         services, parsed = self._services, self._parsed
         stored = stale_for_error(services, parsed, services.loop.time())
         shown = None if stored is None else shown_to(services, parsed, stored)
@@ -459,9 +471,16 @@ class AwaitedForm:
             and services.decoding.make(parsed.identity, stored, self._made)
         )
         if not waits:
-            self._made(shown)
+            self._answer(shown)
 
     def _made(self, shown: StoredResponse | None) -> None:
+        try:
+            self._answer(shown)
+        except Exception:
+            self._client.abort()
+            raise
+
+    def _answer(self, shown: StoredResponse | None) -> None:
         services, client, parsed = self._services, self._client, self._parsed
         reason, took_s = self._reason, took_so_far_s(services, self._began_at)
         now = services.loop.time()

@@ -353,7 +353,12 @@ class UpstreamConnection:
         if self._sink is None:
             self.close()  # now, not in connection_lost: no exchange may get it meanwhile
         elif self._framing is Framing.CLOSE and self._end_is_authentic():
-            self._finish(cast("BodySink", self._sink), b"", [], self._loop.time())
+            sink, now = cast("BodySink", self._sink), self._loop.time()
+            try:
+                self._finish(sink, b"", [], now)
+            except Exception:  # as in data_received
+                sink.broken(now)
+                raise
         return False
 
     def _end_is_authentic(self) -> bool:
@@ -387,10 +392,14 @@ class UpstreamConnection:
             return
         plain = self._transport is None or self._transport.can_write_eof()
         # Over TLS, only eof_received reports a valid end.
-        if self._framing is Framing.CLOSE and exc is None and plain:
-            cast("BodySink", sink).response_data(b"", True, [], now)
-        else:
-            sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
+        try:
+            if self._framing is Framing.CLOSE and exc is None and plain:
+                cast("BodySink", sink).response_data(b"", True, [], now)
+            else:
+                sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
+        except Exception:  # as in data_received
+            sink.broken(now)
+            raise
 
     def _read_what_is_left(self) -> None:
         """Read what the application sent before it reset the connection.
@@ -578,4 +587,8 @@ class UpstreamConnection:
             self.answered = False
             error = UpstreamReset("bytes of the answer before this one")
         if sink is not None:
-            sink.upstream_failed(error, now)
+            try:
+                sink.upstream_failed(error, now)
+            except Exception:  # as in data_received
+                sink.broken(now)
+                raise
