@@ -454,6 +454,8 @@ class DownstreamConnection(Requester):
             self._tunnel.downstream_writable()
         elif self.body is not None:
             self.requests.await_body(self, self.body, now)
+        elif self.phase is _DECODING:
+            self.deadline = _FOREVER  # as in `await_form`
         elif self.phase is _LINGERING:
             self.deadline = now + LINGER_SILENCE_S
             self.watch(now)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from retter.breaker import State
+from retter.net.supervision import report
 from retter.proxy.holders import end_broken, end_overdue, start_waiting
 from retter.proxy.relay import HOLD_S
 from retter.proxy.self_probe import SelfProbe
@@ -135,7 +136,10 @@ class Ticker:
     def _on_second(self, now: float) -> None:
         services = self._services
         for stream in list(services.streams):
-            stream.sweep(now)
+            try:
+                stream.sweep(now)
+            except Exception as error:  # noqa: BLE001 - the others have time limits as well
+                report(services.loop, "a stream's time limits could not be checked", error)
         services.withdrawals.advance(now, services.breaker.circuit.state)
         if services.bound.clients:
             services.bound.sweep(now)

@@ -350,6 +350,22 @@ def test_an_application_that_fails(fails: str) -> None:
     site.at_rest()
 
 
+def test_who_reads_again_while_a_page_is_decoded_is_not_limited_in_writing() -> None:
+    site = Site(is_open=False, write_timeout_s=5)
+    client = site.asks()
+    site.proxy.upstream.sends(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    client.received()
+    client.blocks()
+    site.proxy.upstream.resets()
+    site.proxy.upstream.resets()
+    client.unblocks()
+    site.proxy.advance(6)
+    assert not client.closed
+    site.works()
+    assert body_of(client.received()) == PAGE
+    site.at_rest()
+
+
 @pytest.mark.parametrize(("fails", "status"), [("reset", 502), ("500", 502)])
 def test_an_application_that_fails_while_what_is_stored_cannot_be_read(
     fails: str, status: int

@@ -244,3 +244,28 @@ def test_a_line_of_the_log_that_cannot_be_written_is_no_reason_for_a_second_resp
     assert client.received().count(b"HTTP/1.1") == 1
     assert [type(error) for error in proxy.loop.reported] == [MemoryError]
     serves_on(proxy)
+
+
+def test_a_fault_of_one_stream_does_not_spare_the_others_their_time_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from retter.proxy import tunnel
+
+    monkeypatch.setattr(tunnel, "STREAM_IDLE_S", 10.0)
+    proxy = proxy_with_faults()
+    handshake = get("/ws", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    clients = []
+    for _ in range(2):
+        clients.append(proxy.client(handshake))
+        proxy.upstream.sends(
+            b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+    proxy.loop.now += 11
+    once = Once(tunnel.Tunnel.sweep)
+    monkeypatch.setattr(tunnel.Tunnel, "sweep", lambda it, now: once(it, now))
+    proxy.advance(1.0)
+    assert [client.closed for client in clients] == [False, True]
+    assert [type(error) for error in proxy.loop.reported] == [MemoryError]
+    proxy.advance(1.0)
+    assert clients[0].closed, "its own time limit is checked again"
+    serves_on(proxy)
