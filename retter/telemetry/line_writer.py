@@ -86,8 +86,11 @@ class LineWriter:
         waiting = self._waiting
         if waiting and len(waiting) + len(lines) > WAITING_BYTES_MAX:
             self.flush()
-            if len(waiting) + len(lines) > WAITING_BYTES_MAX and waiting:
-                return lines.count(b"\n")
+            room = max(0, WAITING_BYTES_MAX - len(waiting))
+            if waiting and len(lines) > room:
+                kept = lines.rfind(b"\n", 0, room) + 1
+                waiting += lines[:kept]
+                return lines.count(b"\n", kept)
         waiting += lines
         self.flush()
         return 0

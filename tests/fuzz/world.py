@@ -58,6 +58,9 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"stream_paths": ("/s*",), "store_object_bytes_max": 10, "pool_size": 1},
     {"connections_max": 2, "connections_per_address_max": 1, "head_bytes_max": 1024},
     {"compress": ("gzip",), "max_in_flight": 2},
+    {"fairness": "on", "max_in_flight": 1, "limit_start": 1, "queue_max": 3, "pipeline_max": 1},
+    {"max_in_flight": 2, "write_wait_s": 0.3, "fresh_for_s": 0.2, "connect_hold_s": 0.4,
+     "requests_per_connection_max": 3, "failure_text": ("until the end",)},
 )  # fmt: skip
 _TRUSTING = 6
 _COMPRESSING = 9

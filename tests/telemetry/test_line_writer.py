@@ -101,6 +101,20 @@ def test_a_reader_that_hangs_is_not_waited_for(reader: Reader) -> None:
     assert writer.close() == 0
 
 
+def test_of_many_lines_at_once_those_are_kept_that_there_is_room_for() -> None:
+    """However many requests were answered since the last tick."""
+    reader = Reader("pipe")
+    writer = LineWriter(reader.ours)
+    many = LINE * (WAITING_BYTES_MAX * 2 // 3 // len(LINE))
+    dropped = writer.write(many) + writer.write(many)
+    assert WAITING_BYTES_MAX - len(LINE) < len(writer._waiting) <= WAITING_BYTES_MAX
+    received = reader.read()
+    lost = writer.close()
+    received += reader.read()
+    assert received.count(b"\n") + dropped + lost == 2 * many.count(b"\n")
+    reader.close()
+
+
 def test_what_is_left_at_the_end_is_counted() -> None:
     reader = Reader("pipe")
     writer = LineWriter(reader.ours)
