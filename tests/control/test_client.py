@@ -28,7 +28,7 @@ def serve() -> Iterator[Serve]:
                 while True:
                     client, _ = listener.accept()
                     with client, suppress(OSError):
-                        client.recv(65536)
+                        read_request(client)
                         answer(client)
 
         threading.Thread(target=run, daemon=True).start()
@@ -39,6 +39,17 @@ def serve() -> Iterator[Serve]:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+def read_request(client: socket.socket) -> None:
+    """Read all of it: a connection closed with unread bytes is reset, and the answer is lost."""
+    with client.makefile("rb") as stream:
+        length = 0
+        while (line := stream.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        stream.read(length)
 
 
 def answers(document: bytes, status: bytes = b"200 OK") -> Callable[[socket.socket], None]:
