@@ -48,7 +48,7 @@ class AwaitedStreams:
         self._credit_at = 0.0
 
     def judge(self, route: bytes, client: int, now: float) -> int:
-        """Return how a request would be treated: NOT_AWAITED, PROVEN or ON_CREDIT."""
+        """Return how a request is treated: NOT_AWAITED, PROVEN or ON_CREDIT."""
         streams, doubted = route in self._streams, self._is_doubted(route, now)
         if streams and not doubted:
             return PROVEN
@@ -60,13 +60,11 @@ class AwaitedStreams:
             return NOT_AWAITED
         return ON_CREDIT
 
-    def begin(self, route: bytes, client: int, now: float) -> int:
-        """Count a request and judge it. Unless it is NOT_AWAITED, call `end` once."""
-        how = self.judge(route, client, now)
+    def begin(self, how: int, client: int) -> None:
+        """Count a request, as it was judged. Afterwards, call `end` once."""
         if how == ON_CREDIT:
-            self._on_credit += 1
             self._by_client[client] = self._by_client.get(client, 0) + 1
-        return how
+            self._on_credit += 1
 
     def end(self, how: int, client: int) -> None:
         """The answer has begun, or will never come."""

@@ -139,7 +139,7 @@ def begin(
     awaited = NOT_AWAITED
     if parsed.asks_events:
         who = services.peers.client_of(client.forwarding, parsed)
-        awaited = services.awaited_streams.begin(identity.route, who, now)
+        awaited = services.awaited_streams.judge(identity.route, who, now)
         if awaited:
             kind = Kind.OTHER
     forwarding = client.forwarding
@@ -174,8 +174,6 @@ def begin(
         age_s: float | None = None if entry is None else now - entry[STORED_AT]
         decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
         if isinstance(decision, Rejection):
-            if awaited:
-                services.awaited_streams.end(awaited, services.peers.client_of(forwarding, parsed))
             if entry is not None and not entry[CODING]:
                 answer_from_store(services, client, parsed, entry, decision.reason, now)
             else:
@@ -186,7 +184,9 @@ def begin(
     try:
         if services.store.borrowed is not None and entry is not None:
             services.store.keep_borrowed(entry[BODY])  # its response is compared with it
-        exchange = Exchange(services, client, parsed, permit, entry, now, body, forwarding, awaited)
+        exchange = Exchange(services, client, parsed, permit, entry, now, body, forwarding)
+        if awaited:
+            exchange.await_stream(awaited)
         if permit.phase is _IN_FLIGHT:
             exchange.send(now)
         elif permit.phase is _ADMITTED:
@@ -197,8 +197,8 @@ def begin(
                 breaker.finished(now, permit, _NEUTRAL)
             else:
                 breaker.cancel(permit)
-            if awaited:
-                _end_awaited(services, forwarding, parsed, awaited)
+            if exchange is not None and exchange.awaited:
+                _end_awaited(services, forwarding, parsed, exchange.awaited)
             raise
         # For example, a lack of memory. The client does not refer to the exchange yet, so
         # nothing else could end the exchange and free its slot.
@@ -318,6 +318,7 @@ class Exchange(Work):
 
     # Class attributes for what most exchanges never read: they cost nothing to set up.
     deadline = _FOREVER  # for the application's next step, monotonic seconds
+    awaited = NOT_AWAITED  # otherwise: an event stream that has not begun
     _upstream: UpstreamConnection | None = None
     _retried = False
     _unsent = False  # the connection was lost before the request was sent
@@ -333,9 +334,7 @@ class Exchange(Work):
         now: float,
         body: RequestBody | None,
         forwarding: ForwardingFields,
-        awaited: int = NOT_AWAITED,
     ) -> None:
-        self.awaited = awaited  # unless NOT_AWAITED: an event stream that has not begun
         self._services = services
         self._client: Client | None = client  # None: a request of RETTER's own
         self._forwarding = forwarding
@@ -366,6 +365,12 @@ class Exchange(Work):
         return self._upstream is not None
 
     # -- the request ------------------------------------------------------------------------
+
+    def await_stream(self, how: int) -> None:
+        """Count as an event stream that has not begun."""
+        who = self._services.peers.client_of(self._forwarding, self._parsed)
+        self._services.awaited_streams.begin(how, who)
+        self.awaited = how
 
     def forward(self, now: float) -> None:
         """Forward the request: from now on its permit counts as in flight."""

@@ -218,20 +218,28 @@ def test_a_route_that_streams_needs_no_credit() -> None:
 # -- the judgement alone ------------------------------------------------------------------------
 
 
+def begin(streams: AwaitedStreams, route: bytes, client: int, now: float = 0.0) -> int:
+    """Judge a request for events, and count it."""
+    how = streams.judge(route, client, now)
+    if how:
+        streams.begin(how, client)
+    return how
+
+
 def test_credit_is_for_so_many_at_a_time() -> None:
     streams = AwaitedStreams()
-    begun = [streams.begin(b"/e", client, 0.0) for client in range(1, CREDIT_MAX + 1)]
+    begun = [begin(streams, b"/e", client) for client in range(1, CREDIT_MAX + 1)]
     assert begun == [ON_CREDIT] * CREDIT_MAX
-    assert streams.begin(b"/e", 999, 0.0) == NOT_AWAITED
+    assert begin(streams, b"/e", 999) == NOT_AWAITED
     streams.end(ON_CREDIT, 1)
-    assert streams.begin(b"/other", 999, 0.0) == ON_CREDIT
+    assert begin(streams, b"/other", 999) == ON_CREDIT
 
 
 def test_one_client_has_half_of_it() -> None:
     streams = AwaitedStreams()
-    begun = [streams.begin(b"/e", 1, 0.0) for _ in range(CREDIT_MAX)]
+    begun = [begin(streams, b"/e", 1) for _ in range(CREDIT_MAX)]
     assert begun.count(ON_CREDIT) == CLIENT_CREDIT_MAX
-    assert streams.begin(b"/e", 2, 0.0) == ON_CREDIT
+    assert begin(streams, b"/e", 2) == ON_CREDIT
     for _ in range(CLIENT_CREDIT_MAX):
         streams.end(ON_CREDIT, 1)
     streams.end(ON_CREDIT, 2)
@@ -243,7 +251,7 @@ def test_credit_is_halved_and_comes_back() -> None:
 
     def credit(now: float) -> int:
         begun = 0
-        while streams.begin(b"/e", 1000 + begun, now) == ON_CREDIT:
+        while begin(streams, b"/e", 1000 + begun, now) == ON_CREDIT:
             begun += 1
         for number in range(begun):
             streams.end(ON_CREDIT, 1000 + number)

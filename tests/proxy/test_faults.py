@@ -117,14 +117,23 @@ def test_the_memory_of_a_body_whose_request_cannot_begin_is_given_back(
     serves_on(proxy)
 
 
-def test_a_stream_that_cannot_begin_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retter.proxy.awaited_streams import CLIENT_CREDIT_MAX
+@pytest.mark.parametrize("fails", ["to decide", "to make it", "to count it"])
+def test_a_stream_that_cannot_begin_is_not_awaited(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retter.breaker.breaker import CircuitBreaker
+    from retter.proxy.awaited_streams import CLIENT_CREDIT_MAX, AwaitedStreams
 
+    where, name = {
+        "to decide": (CircuitBreaker, "start_at_once"),
+        "to make it": (Exchange, "__init__"),
+        "to count it": (AwaitedStreams, "begin"),
+    }[fails]
     proxy = proxy_with_faults()
     for _ in range(CLIENT_CREDIT_MAX):
         client = proxy.client()
         with monkeypatch.context() as patch:
-            fails_once(patch, Exchange, "__init__")
+            fails_once(patch, where, name)
             with pytest.raises(MemoryError):
                 client.sends(get("/events", headers={"Accept": "text/event-stream"}))
         client.transport.lose()
