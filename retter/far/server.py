@@ -5,12 +5,14 @@ commands takes one task and several futures there, and a thread needs neither. I
 memory, so this module is imported only with `--shared`.
 """
 
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 from redis import ConnectionPool
+from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as ConnectionFault
 from redis.exceptions import RedisError, ResponseError
 
@@ -21,6 +23,17 @@ CONNECT_S: Final = 1.0
 
 
 TOO_LONG: Final = "its answers are longer than any of ours"
+TOO_MANY: Final = "its answers have more parts than any of ours"
+
+# An answer announces how many parts follow, and hiredis makes room for all at once, while it holds
+# all threads: of a thousand million, in 14 octets, it took 8 GB and 15 s. Ours have 1,024 at most,
+# and no value begins like this by chance: it is encrypted.
+_MANY_PARTS: Final = re.compile(rb"\r\n[*>~%|][0-9]{6}")
+_MANY_PARTS_OCTETS: Final = 9
+
+# Each part has an end of a line at least, and takes up to 100 octets of memory if it is empty. The
+# 1,024 changes of a round have 8,192 lines, and the 64 MiB of values another 1,024 by chance.
+LINES_MAX: Final = 65_536
 
 # Redis and Valkey say so of an XADD whose id is not later than all others.
 NOT_LATER: Final = "equal or smaller than the target stream top item"
@@ -39,7 +52,8 @@ def _is_value_or_none(one: Any) -> bool:
 
 
 def _is_digits(one: Any) -> bool:
-    return isinstance(one, bytes) and one.isdigit()
+    # Seconds since the epoch will have 11 digits in the year 2286.
+    return isinstance(one, bytes) and one.isdigit() and len(one) <= 11
 
 
 def _is_change(one: Any) -> bool:
@@ -58,7 +72,7 @@ def _is_time(answer: Any, _: Command) -> bool:
 
 
 def _is_number(answer: Any, _: Command) -> bool:
-    return isinstance(answer, int)
+    return isinstance(answer, int) and answer >= 0
 
 
 def _are_values(answer: Any, _: Command) -> bool:
@@ -115,8 +129,8 @@ class Server(Protocol):
         ...
 
 
-class _CountedSocket:
-    """A socket from which only so many octets are received.
+class CountedSocket:
+    """A socket from which only so many octets are received, and only so many parts of answers.
 
     A value is read whole before anybody can tell who has made it, and a server holds values of up
     to 512 MiB.
@@ -124,19 +138,42 @@ class _CountedSocket:
 
     def __init__(self, connected: socket.socket, octets: int) -> None:
         self._socket = connected
-        self.octets = octets  # that may still be received
+        self._last = b"\r\n"  # octets that were received last: an answer may be cut anywhere
+        self.allow(octets)
+
+    def allow(self, octets: int) -> None:
+        """Let a round trip bring so many octets."""
+        self._octets = octets
+        self._lines = LINES_MAX
+
+    def recv(self, octets: int) -> bytes:
+        """Receive octets as a socket does; raises what `recv_into` does."""
+        data = self._socket.recv(octets)
+        self._count(data, len(data))
+        return data
 
     def recv_into(self, buffer: bytearray) -> int:
         """Receive octets as a socket does.
 
         Raises:
-            redis.exceptions.ConnectionError: They were too many.
+            redis.exceptions.ConnectionError: They were too many, or announce too many parts.
         """
         size = self._socket.recv_into(buffer)
-        self.octets -= size
-        if self.octets < 0:
-            raise ConnectionFault(TOO_LONG)
+        self._count(buffer, size)
         return size
+
+    def _count(self, data: bytes | bytearray, size: int) -> None:
+        self._octets -= size
+        if self._octets < 0:
+            raise ConnectionFault(TOO_LONG)
+        self._lines -= data.count(b"\r\n", 0, size)
+        self._lines -= self._last.endswith(b"\r") and data.startswith(b"\n", 0, size)
+        seam = self._last + data[: min(size, _MANY_PARTS_OCTETS)]
+        if self._lines < 0 or _MANY_PARTS.search(seam) or _MANY_PARTS.search(data, 0, size):
+            raise ConnectionFault(TOO_MANY)
+        self._last = (self._last + data[max(0, size - _MANY_PARTS_OCTETS) : size])[
+            -_MANY_PARTS_OCTETS:
+        ]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -153,7 +190,7 @@ class RedisServer:
 
     def __init__(self, url: str, answer_s: float, answers_bytes_max: int) -> None:
         self._answers_bytes_max = answers_bytes_max
-        self._counted: _CountedSocket | None = None
+        self._counted: CountedSocket | None = None
         make = cast("Any", ConnectionPool).from_url
         self._pool: ConnectionPool = make(
             url,
@@ -163,8 +200,25 @@ class RedisServer:
             protocol=2,
             retry=None,
             health_check_interval=0,
+            parser_class=self._parser,
         )
         self._connection: Any = None
+
+    def _parser(self, socket_read_size: int) -> Any:
+        """Return the library's parser, which reads from a counted socket from the beginning on."""
+        parser: Any = DefaultParser(socket_read_size)
+        begin = parser.on_connect
+
+        def on_connect(connection: Any) -> None:
+            begin(connection)
+            self._counted = CountedSocket(connection._sock, self._answers_bytes_max)
+            # hiredis's parser has a buffer of octets, and the one in Python reads through its own.
+            for reads in (parser, parser._buffer):
+                if hasattr(reads, "_sock"):
+                    reads._sock = self._counted
+
+        parser.on_connect = on_connect
+        return parser
 
     def run(self, commands: list[Command]) -> list[Any]:
         """Run commands in one round trip; return their answers.
@@ -179,13 +233,11 @@ class RedisServer:
             if self._connection is None:
                 self._connection = self._pool.make_connection()
                 self._connection.connect()
-                parser: Any = self._connection._parser
-                parser._sock = self._counted = _CountedSocket(parser._sock, 0)
             connection = self._connection
             if not commands:
                 return []
             if self._counted is not None:
-                self._counted.octets = self._answers_bytes_max
+                self._counted.allow(self._answers_bytes_max)
             connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
             refused: ResponseError | None = None

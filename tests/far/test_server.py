@@ -4,10 +4,23 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
+from redis._parsers import _RESP2Parser
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as ConnectionFault
 
-from retter.far.server import TOO_LONG, Away, Command, RedisServer
+from retter.far.rounds import CHANGES_READ_MAX
+from retter.far.server import (
+    LINES_MAX,
+    TOO_LONG,
+    TOO_MANY,
+    Away,
+    Command,
+    CountedSocket,
+    RedisServer,
+)
 
 READ_BYTES = 65_536
 DEADLINE_S = 30.0
@@ -143,6 +156,8 @@ def test_a_program_that_answers_ok_to_everything_is_no_server(
     [
         (("TIME",), b"*1\r\n$1\r\n1\r\n"),
         (("TIME",), b"*2\r\n$1\r\n1\r\n$1\r\nx\r\n"),
+        (("TIME",), b"*2\r\n$1\r\n1\r\n$400\r\n%b\r\n" % (b"9" * 400)),
+        (("ZCARD", b"x"), b":-1\r\n"),
         (("LRANGE", b"x", 0, -1), b"*1\r\n:1\r\n"),
         (("MGET", b"a", b"b"), b"*1\r\n$1\r\na\r\n"),
         (("MGET", b"a"), b"*1\r\n:1\r\n"),
@@ -193,6 +208,78 @@ def test_each_round_trip_may_bring_as_much(scripts: list[Scripted]) -> None:
     assert [server.run([("GET", b"a")]) for _ in range(3)] == [[value]] * 3
     assert scripts[0].connections == 1
     server.close()
+
+
+class Pieces:
+    """A socket that receives these octets, so many at a time."""
+
+    def __init__(self, data: bytes, octets: int) -> None:
+        self._pieces = [data[at : at + octets] for at in range(0, len(data), octets)]
+
+    def recv(self, _: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def recv_into(self, buffer: bytearray) -> int:
+        piece = self.recv(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def receive(data: bytes, octets: int, *, into: bool) -> None:
+    """Receive all of it; what the buffer has held before must not count."""
+    counted = CountedSocket(cast("Any", Pieces(data, octets)), len(data))
+    buffer = bytearray(b"\r\n*999999\r\n" * 10)
+    while counted.recv_into(buffer) if into else counted.recv(len(buffer)):
+        pass
+
+
+@pytest.mark.parametrize("into", [True, False])
+@pytest.mark.parametrize("octets", [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 100])
+@pytest.mark.parametrize("kind", [b"*", b">", b"~", b"%", b"|"])
+def test_who_announces_more_parts_than_ours_have_is_left(
+    kind: bytes, octets: int, into: bool
+) -> None:
+    """hiredis makes room for all of them at once, and no other thread runs meanwhile."""
+    ours = b"*2\r\n$20\r\na*123456789012345678\r\n:99999999\r\n%b1024\r\n+x\r\n" % kind
+    receive(ours, octets, into=into)
+    for before in (b"", b":1\r\n", b"*1\r\n", b"$3\r\none\r\n"):
+        with pytest.raises(ConnectionFault, match=TOO_MANY):
+            receive(before + kind + b"1000000000\r\n", octets, into=into)
+
+
+@pytest.mark.parametrize("octets", [1, 3, 65_536])
+def test_parts_without_content_are_counted(octets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LINES_MAX > 8 * CHANGES_READ_MAX
+    monkeypatch.setattr("retter.far.server.LINES_MAX", 100)
+    receive(b"*99999\r\n" + b"*0\r\n" * 99, octets, into=True)
+    with pytest.raises(ConnectionFault, match=TOO_MANY):
+        receive(b"*99999\r\n" + b"*0\r\n" * 100, octets, into=True)
+
+
+def test_a_thousand_million_parts_are_not_waited_for(scripts: list[Scripted]) -> None:
+    server = server_of(scripts, b"*1000000000\r\n", b"+PONG\r\n")
+    with pytest.raises(Away, match=TOO_MANY):
+        server.run([("XRANGE", b"x", "-", "+")])
+    assert server.run([("PING",)]) == [b"PONG"]
+    assert scripts[0].connections == 2
+    server.close()
+
+
+@pytest.mark.parametrize("parser", [DefaultParser, _RESP2Parser])
+def test_what_comes_before_the_first_command_is_counted_too(
+    scripts: list[Scripted], monkeypatch: pytest.MonkeyPatch, parser: object
+) -> None:
+    class Endless(Scripted):
+        def _talk(self, connection: socket.socket) -> None:
+            connection.recv(READ_BYTES)
+            connection.sendall(b"$500000000\r\n" + b"x" * (OCTETS + READ_BYTES))
+            connection.recv(READ_BYTES)
+
+    monkeypatch.setattr("retter.far.server.DefaultParser", parser)
+    scripts.append(Endless())
+    server = RedisServer(f"redis://127.0.0.1:{scripts[0].port}/0", DEADLINE_S, OCTETS)
+    with pytest.raises(Away, match=TOO_LONG):
+        server.run([("PING",)])
 
 
 def test_a_place_that_others_have_taken_is_no_error(scripts: list[Scripted]) -> None:
