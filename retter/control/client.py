@@ -104,7 +104,7 @@ class AdminClient:
         connection = self._connection()
         try:
             connection.connect()
-            with _ended_after(WHOLE_ANSWER * self._timeout_s, connection.sock):
+            with ended_after(WHOLE_ANSWER * self._timeout_s, connection.sock):
                 connection.request(method, target, body, fields)
                 with connection.getresponse() as answer:
                     status, data = answer.status, answer.read(ANSWER_BYTES_MAX)
@@ -166,14 +166,14 @@ class AdminClient:
 
 
 @contextmanager
-def _ended_after(seconds: float, sock: socket.socket) -> Generator[None, None, None]:
+def ended_after(seconds: float, sock: socket.socket) -> Generator[None, None, None]:
     """End an exchange that has not ended by itself by then: it fails as if the server had left."""
     late = threading.Event()
 
     def end() -> None:
         late.set()
         with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, which a thread uses
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

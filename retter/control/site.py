@@ -12,6 +12,8 @@ from xml.parsers import expat
 
 DOCUMENT_BYTES_MAX: Final = 10 << 20  # a sitemap has 50,000 URLs at most, of about 100 bytes
 URL_LENGTH_MAX: Final = 2048  # as in a sitemap
+# Of elements within each other. A URL stands at 3, with what extends the protocol some more.
+DEPTH_MAX: Final = 32
 KNOWN_MAX: Final = 50_000  # URLs that are remembered; further ones are ignored
 
 # Segments of paths that change something. A link to such a page is not followed.
@@ -94,6 +96,8 @@ def locations(body: bytes) -> list[str]:
     path: list[str] = []
 
     def start(name: str, _attributes: dict[str, str]) -> None:
+        if len(path) == DEPTH_MAX:
+            raise NotASitemap("its elements are nested too deeply")
         path.append(name.rpartition(" ")[2])
         if path[1:] in (["url", "loc"], ["sitemap", "loc"]):
             found.append("")

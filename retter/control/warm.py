@@ -16,9 +16,12 @@ from urllib.parse import quote, urlsplit
 from retter._version import VERSION
 from retter.config.units import ListenAddress
 from retter.control import site, words
+from retter.control.client import ended_after
 
 # A little longer than RETTER waits for a slow application.
 TIMEOUT_S: Final = 20.0
+# A page may come slowly, and an event stream or a radio never ends.
+PAGE_S: Final = 60.0
 # The time between two checks of a busy application.
 BUSY_POLL_S: Final = 1.0
 # After this many failures in a row, the command ends.
@@ -187,7 +190,7 @@ class Visitor:
         try:
             return self._ask(target, fields, parts.hostname or "")
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            self.close()  # an idle connection had been closed: try again on a new one
+            # An idle connection had been closed: try again on a new one.
             return self._ask(target, fields, parts.hostname or "")
         finally:
             self._forget_if_closed()
@@ -200,11 +203,22 @@ class Visitor:
     def _ask(self, target: str, fields: dict[str, str], name: str) -> Page:
         if self._connection is None:
             self._connection = self._connected(name)
-        self._connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        connection = self._connection
+        try:
+            with ended_after(PAGE_S, connection.sock):
+                return self._answer(connection, target, fields)
+        except BaseException:
+            self.close()  # the rest of this answer would be taken for the next one
+            raise
+
+    def _answer(
+        self, connection: http.client.HTTPConnection, target: str, fields: dict[str, str]
+    ) -> Page:
+        connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
         for field_name, text in fields.items():
-            self._connection.putheader(field_name, text)
-        self._connection.endheaders()
-        answer = self._connection.getresponse()
+            connection.putheader(field_name, text)
+        connection.endheaders()
+        answer = connection.getresponse()
         body = answer.read(site.DOCUMENT_BYTES_MAX)
         if not answer.isclosed():  # the body is longer than needed
             self.close()

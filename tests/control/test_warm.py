@@ -139,6 +139,14 @@ def test_a_sitemap_with_entities_is_refused() -> None:
     ]
 
 
+def test_elements_within_each_other_are_not_followed_down() -> None:
+    """Each of three million in 10 MB would be compared with all that it stands in."""
+    with pytest.raises(site.NotASitemap, match="nested too deeply"):
+        site.locations(b"<urlset>" + b"<a>" * 100_000)
+    extended = b"<urlset><url><loc>/a</loc>" + b"<x>" * 20 + b"</x>" * 20 + b"</url></urlset>"
+    assert site.locations(extended) == ["/a"]
+
+
 def test_a_small_gzip_file_is_not_unfolded_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "DOCUMENT_BYTES_MAX", 1000)
     assert len(site.unpacked(gzip.compress(b"<urlset>" + b" " * 100_000))) == 1000
@@ -288,6 +296,66 @@ def test_the_host_is_that_of_the_url_wherever_it_is_sent(application: ListenAddr
         ("/", "shop.example", None),
         ("/K%C3%A4se?a=%20%C3%BC", "shop.example", None),
     ]
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def broken() -> Iterator[tuple[ListenAddress, list[bytes]]]:
+    """An application that sends the next of these texts, and no more; `:` at its end never ends."""
+    texts: list[bytes] = []
+    ended = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while connection.recv(65_536):
+                text = texts.pop(0)
+                connection.sendall(text)
+                while text.endswith(b":") and not ended.wait(0.001):
+                    connection.sendall(b":\n")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                talk(listener.accept()[0])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield parse_listen(f"127.0.0.1:{listener.getsockname()[1]}"), texts
+    ended.set()
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", ANSWER[:-1]])
+def test_a_page_after_one_that_came_too_late_is_requested_on_a_new_connection(
+    broken: tuple[ListenAddress, list[bytes]], start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "TIMEOUT_S", 0.05)
+    address, texts = broken
+    texts += [start, ANSWER]
+    visitor = warm.Visitor(address)
+    with pytest.raises(TimeoutError):
+        visitor.fetch(f"{HOST}/slow")
+    assert visitor.fetch(f"{HOST}/next").body == b"ok"
+    visitor.close()
+
+
+def test_a_page_that_never_ends_is_left(
+    broken: tuple[ListenAddress, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event stream sends something now and then, each time soon enough."""
+    monkeypatch.setattr(warm, "PAGE_S", 0.05)
+    address, texts = broken
+    texts += [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n:", ANSWER]
+    visitor = warm.Visitor(address)
+    with pytest.raises(TimeoutError, match="no whole answer"):
+        visitor.fetch(f"{HOST}/events")
+    assert visitor.fetch(f"{HOST}/next").body == b"ok"
+    visitor.close()
 
 
 def test_nobody_there_is_an_error(tmp_path: Path) -> None:
