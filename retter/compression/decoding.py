@@ -90,6 +90,11 @@ class Decoding:
         self._store.forms.attach(identity, stored, IDENTITY, form)
         return shown_decoded(stored, form)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more job may wait."""
+        return self.workers.waiting < JOBS_MAX
+
     def make(self, identity: Identity, stored: StoredResponse, on_done: OnDone) -> bool:
         """Decode a readable response in the thread, for all clients that wait for it.
 
@@ -104,7 +109,7 @@ class Decoding:
         if body in self._waiters:
             self._waiters[body].append(waiter)
             return True
-        if self.workers.waiting >= JOBS_MAX:
+        if not self.has_room:
             return False
         self._waiters[body] = [waiter]
         coding = stored.content_coding

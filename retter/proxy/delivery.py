@@ -387,15 +387,19 @@ class Delivery(Work):
         if client is None or self._relay.begun:
             return
         came = answer_impatiently(services, client, self._parsed, now, self._began_at, self._permit)
-        if came is StandIn.NONE:
-            self._release(now)
+        if came is StandIn.NONE or came is StandIn.LATER:
+            self._release(now)  # the application's response is there, and comes slowly
         elif came is StandIn.WRITTEN:
             self._stand_in(came, now)
 
     def form_made(self, shown: StoredResponse | None, now: float) -> None:
         """Answer with the response decoded for this client, if the client still waits."""
         client = self._client
-        if shown is not None and client is not None and not self._relay.begun:
+        if client is None or self._relay.begun:
+            return
+        if shown is None:
+            self._release(now)  # there is nothing else to wait for
+        else:
             parsed, reason = self._parsed, Reason.PATIENCE
             answer_with(self._services, client, parsed, shown, reason, now, self._began_at)
             self._stand_in(StandIn.WRITTEN, now)

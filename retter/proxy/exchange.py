@@ -323,6 +323,7 @@ class Exchange(Work):
     _retried = False
     _unsent = False  # the connection was lost before the request was sent
     _blocked_since = _FOREVER  # when the client stopped reading; it did not even read a 1xx
+    _decoded_later = False  # patience is over; the stored response waits for room to be decoded
 
     def __init__(
         self,
@@ -705,6 +706,8 @@ class Exchange(Work):
         if now >= self.deadline:
             self._abort_upstream()
             self._fail(UpstreamTimeout("no answer in time"), now)
+        elif self._decoded_later and self._services.decoding.has_room:
+            self._answer_impatiently(now)
 
     def overdue(self, reason: Reason, now: float) -> None:
         services, client = self._services, self._client
@@ -714,12 +717,18 @@ class Exchange(Work):
             self._finish(_NEUTRAL, now)
             return
         learn_of_failure(services, self._parsed, self._permit, now)
-        if client is not None:
-            came = answer_impatiently(
-                services, client, self._parsed, now, self._began_at, self._permit
-            )
-            if came is StandIn.WRITTEN:
-                self._answered(now)
+        self._answer_impatiently(now)
+
+    def _answer_impatiently(self, now: float) -> None:
+        client = self._client
+        if client is None:
+            return
+        came = answer_impatiently(
+            self._services, client, self._parsed, now, self._began_at, self._permit
+        )
+        self._decoded_later = came is StandIn.LATER
+        if came is StandIn.WRITTEN:
+            self._answered(now)
 
     def form_made(self, shown: StoredResponse | None, now: float) -> None:
         """Answer with the response decoded for this client, if the client still waits."""

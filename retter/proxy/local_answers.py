@@ -216,6 +216,7 @@ class StandIn(Enum):
     NONE = auto()  # there is none for this client
     WRITTEN = auto()
     AWAITED = auto()  # the client waits until it is decoded
+    LATER = auto()  # too many jobs wait already: it cannot be decoded now
 
 
 def answer_instead(
@@ -390,6 +391,9 @@ def answer_impatiently(
     Args:
         permit: If the stored response must be decoded first (AWAITED), `form_made` is called on
             the holder of the permit afterwards. The application may be faster than the decoding.
+
+    Returns:
+        LATER: nothing will be called; ask again when the decoding has room.
     """
     stored = stale_for_error(services, parsed, now)
     if stored is None:
@@ -401,8 +405,8 @@ def answer_impatiently(
             if isinstance(permit.holder, Work):  # the holder may have changed or left
                 permit.holder.form_made(shown, services.loop.time())
 
-        services.decoding.make(parsed.identity, stored, made)
-        return StandIn.AWAITED
+        is_made = services.decoding.make(parsed.identity, stored, made)
+        return StandIn.AWAITED if is_made else StandIn.LATER
     answer_with(services, client, parsed, shown, Reason.PATIENCE, now, began_at)
     return StandIn.WRITTEN
 

@@ -442,6 +442,60 @@ def test_who_has_waited_long_for_what_cannot_be_read_waits_on() -> None:
     site.at_rest()
 
 
+def test_a_head_that_has_come_is_held_back_no_longer_if_what_is_stored_cannot_be_read() -> None:
+    site = Site(packed(BOMB), is_open=False)
+    client = patience_of(site)
+    whole = packed(BOMB)
+    site.proxy.upstream.sends(whole[:-10])
+    assert client.received() == b"", "it is held back"
+    site.works()
+    begun = client.received()
+    assert body_of(begun) == BOMB[:-10]
+    site.proxy.upstream.sends(whole[-10:])
+    assert client.received() == BOMB[-10:]
+    site.at_rest()
+
+
+def overdue_while_too_many_wait(site: Site) -> None:
+    site.proxy.workers.waiting = JOBS_MAX
+    for _ in range(400):
+        site.proxy.advance(0.05)
+        if site.proxy.services.breaker.snapshot(site.proxy.loop.now).answered_late:
+            return
+    raise AssertionError("nobody loses patience")
+
+
+def test_who_has_waited_long_gets_what_is_stored_once_there_is_room_to_decode_it() -> None:
+    site = Site(is_open=False)
+    client = site.asks()
+    overdue_while_too_many_wait(site)
+    site.proxy.advance(1)
+    site.proxy.workers.waiting = 0
+    site.proxy.advance(0.05)
+    assert site.jobs == 1
+    site.works()
+    answer = client.received()
+    assert body_of(answer) == PAGE and b"detail=patience" in answer
+    site.proxy.advance(1)
+    site.proxy.upstream.sends(packed())
+    assert client.received() == b"" and site.jobs == 0
+    site.at_rest()
+
+
+def test_a_head_that_has_come_is_held_back_no_longer_if_too_many_wait() -> None:
+    site = Site(is_open=False)
+    site.stores(reply(b"broken", status="500 Oh"), get("/other"))  # so it is held back for long
+    client = site.asks()
+    whole = packed()
+    site.proxy.upstream.sends(whole[:-10])
+    overdue_while_too_many_wait(site)
+    assert body_of(client.received()) == PACKED[:-10]
+    site.proxy.upstream.sends(whole[-10:])
+    assert client.received() == PACKED[-10:]
+    site.proxy.workers.waiting = 0
+    site.at_rest()
+
+
 # What is looked into before it is stored
 
 
