@@ -129,8 +129,8 @@ load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 # tests start would compile all its modules again: half of what it takes to start one.
 test test-compiled: export PYTHONDONTWRITEBYTECODE =
 
-test: $(VENV)/.stamp-test ## run the whole test suite
-	$(BIN)/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
+test: $(VENV)/.stamp-test ## run the tests that each change needs; RELEASE=1: the long ones too
+	$(BIN)/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(if $(RELEASE),,-m "not release") $(ARGS)
 
 compiled: $(COMPILED)/.stamp ## compile a copy of RETTER, in .venv/compiled
 
@@ -149,6 +149,7 @@ types: $(VENV)/.stamp-lint ## mypy --strict and pyright
 contracts: $(VENV)/.stamp-lint ## which module may import which
 	$(BIN)/lint-imports
 
+check: RELEASE = 1
 check: test lint types contracts ## everything that must pass
 
 fuzz: $(VENV)/.stamp-fuzz ## any bytes from either side, for SECONDS=60

@@ -44,6 +44,8 @@ collect_ignore = [
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "untraced: coverage does not look at it")
+    # It takes seconds of the processor's time, and shorter tests find most of what it finds.
+    config.addinivalue_line("markers", "release: `make test` leaves it out, RELEASE=1 does not")
 
 
 # What coverage traces with, if it does.

@@ -345,6 +345,7 @@ def lines_for(one: Found) -> list[tuple[str, str, str]]:
     return list(found)
 
 
+@pytest.mark.release
 def test_no_pattern_goes_back() -> None:
     """Found in the test: to look for them takes longer than any other file takes to collect."""
     for one in patterns():

@@ -213,6 +213,7 @@ def test_the_steps_of_a_request(kind: str, name: str) -> None:
     )
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("field", field_names())
 def test_a_field_of_a_request(field: bytes) -> None:
     """Whatever its members are."""
@@ -266,6 +267,7 @@ def test_the_steps_of_an_answer(kind: str) -> None:
     )
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("field", field_names())
 def test_a_field_of_an_answer(field: bytes) -> None:
     for value in lists(OCTETS):

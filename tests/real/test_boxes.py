@@ -66,6 +66,7 @@ def test_the_second_box_serves_what_the_first_stored_and_the_server_sees_nothing
     assert fetch(second, "GET", PRIVATE_PATH, SHOP).status in (502, 503)
 
 
+@pytest.mark.release
 @WORKERS
 def test_no_fault_of_the_server_is_an_error_for_a_visitor(
     mortal: ApplicationProgram,

@@ -214,7 +214,7 @@ def in_three(data: bytes) -> list[bytes]:
     return [data[:third], data[third : 2 * third], data[2 * third :]]
 
 
-def carried_out(loop_name: str, memos: str, rows: list[Any], carry_out: Any) -> None:
+def carried_out(loop: str, memos: str, rows: list[Any], carry_out: Any) -> None:
     """Carry rows out one after the other."""
 
     async def main() -> None:
@@ -226,7 +226,7 @@ def carried_out(loop_name: str, memos: str, rows: list[Any], carry_out: Any) -> 
                     error.add_note(f"in the row {row.name!r}")
                     raise
 
-    run(main(), loop_name)
+    run(main(), loop)
 
 
 pytestmark = [pytest.mark.parametrize("memos", ["eager", "off"]), untraced]
@@ -245,12 +245,12 @@ async def refused(stage: Stage, row: Refused, pieces: list[bytes]) -> None:
     await stage.next_request_works()
 
 
-def test_refused(loop_name: str, memos: str) -> None:
+def test_refused(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: Refused) -> None:
         await refused(stage, row, [row.sends])
         await refused(stage, row, in_three(row.sends))
 
-    carried_out(loop_name, memos, REFUSED, carry_out)
+    carried_out(each_loop_name, memos, REFUSED, carry_out)
 
 
 async def cut_off(stage: Stage, row: CutOff, head: bytes, pieces: list[bytes]) -> None:
@@ -274,13 +274,13 @@ async def cut_off(stage: Stage, row: CutOff, head: bytes, pieces: list[bytes]) -
     await stage.next_request_works()
 
 
-def test_cut_off(loop_name: str, memos: str) -> None:
+def test_cut_off(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: CutOff) -> None:
         head, end, body = row.sends.partition(b"\r\n\r\n")
         await cut_off(stage, row, head + end, [body])
         await cut_off(stage, row, head + end, in_three(body))
 
-    carried_out(loop_name, memos, CUT_OFF, carry_out)
+    carried_out(each_loop_name, memos, CUT_OFF, carry_out)
 
 
 async def taken(stage: Stage, row: Taken, pieces: list[bytes]) -> None:
@@ -303,12 +303,12 @@ async def taken(stage: Stage, row: Taken, pieces: list[bytes]) -> None:
     await stage.next_request_works(None if row.closed else client)
 
 
-def test_taken(loop_name: str, memos: str) -> None:
+def test_taken(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: Taken) -> None:
         await taken(stage, row, [row.sends])
         await taken(stage, row, in_three(row.sends))
 
-    carried_out(loop_name, memos, TAKEN, carry_out)
+    carried_out(each_loop_name, memos, TAKEN, carry_out)
 
 
 # -- the application's side -----------------------------------------------------------------------
@@ -399,14 +399,14 @@ async def misbehaviour(stage: Stage, row: Misbehaviour) -> None:
     await stage.next_request_works(None if client.ended else client)
 
 
-def test_misbehaviours(loop_name: str, memos: str) -> None:
+def test_misbehaviours(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: Misbehaviour) -> None:
         await misbehaviour(stage, row)
 
-    carried_out(loop_name, memos, [row for row in MISBEHAVIOURS if not waits(row)], carry_out)
+    carried_out(each_loop_name, memos, [row for row in MISBEHAVIOURS if not waits(row)], carry_out)
 
 
-def test_misbehaviours_that_take_their_time(loop_name: str, memos: str) -> None:
+def test_misbehaviours_that_take_their_time(each_loop_name: str, memos: str) -> None:
     """Side by side, each with a RETTER of its own."""
 
     async def one(row: Misbehaviour) -> None:
@@ -422,7 +422,7 @@ def test_misbehaviours_that_take_their_time(loop_name: str, memos: str) -> None:
     async def main() -> None:
         await asyncio.gather(*[one(row) for row in MISBEHAVIOURS if waits(row)])
 
-    run(main(), loop_name)
+    run(main(), each_loop_name)
 
 
 # -- what passes unchanged ------------------------------------------------------------------------
@@ -441,13 +441,13 @@ async def request_passes(stage: Stage, row: fidelity.Request, pieces: list[bytes
     await stage.next_request_works()
 
 
-def test_requests_pass_unchanged(loop_name: str, memos: str) -> None:
+def test_requests_pass_unchanged(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: fidelity.Request) -> None:
         sends = row.line + b"\r\nHost: a\r\n" + row.lines + b"\r\n" + row.body
         await request_passes(stage, row, [sends])
         await request_passes(stage, row, in_three(sends))
 
-    carried_out(loop_name, memos, fidelity.REQUESTS, carry_out)
+    carried_out(each_loop_name, memos, fidelity.REQUESTS, carry_out)
 
 
 def as_seen(answer: bytes) -> bytes:
@@ -476,18 +476,18 @@ async def answer_passes(stage: Stage, row: fidelity.Answer, pieces: list[bytes])
     await stage.next_request_works()
 
 
-def test_answers_pass_unchanged(loop_name: str, memos: str) -> None:
+def test_answers_pass_unchanged(each_loop_name: str, memos: str) -> None:
     async def carry_out(stage: Stage, row: fidelity.Answer) -> None:
         await answer_passes(stage, row, [row.sends])
         await answer_passes(stage, row, in_three(row.sends))
 
-    carried_out(loop_name, memos, fidelity.ANSWERS, carry_out)
+    carried_out(each_loop_name, memos, fidelity.ANSWERS, carry_out)
 
 
 @pytest.mark.parametrize("then", [Then.CLOSE, Then.RESET])
 @pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
 def test_a_cut_answer_looks_like_one_in_http10_too(
-    loop_name: str, memos: str, framing: bytes, then: Then
+    each_loop_name: str, memos: str, framing: bytes, then: Then
 ) -> None:
     """Without chunks a client takes a plain close for the end (RFC 9112 section 8)."""
 
@@ -504,4 +504,4 @@ def test_a_cut_answer_looks_like_one_in_http10_too(
             await stage.clear()
             await stage.next_request_works()
 
-    run(main(), loop_name)
+    run(main(), each_loop_name)

@@ -628,6 +628,7 @@ def test_the_chart_shows_a_state_that_was_over_before_anybody_looked(
 # What came later than the first picture: incidents, busy pages, what is stored
 
 
+@pytest.mark.release
 def test_an_incident_has_a_page_of_its_own(look: Open, shop: Shop) -> None:
     retter = Retter(shop)
     visitors = Visitors(retter.port)
@@ -676,6 +677,7 @@ def test_an_incident_has_a_page_of_its_own(look: Open, shop: Shop) -> None:
         retter.kill()
 
 
+@pytest.mark.release
 def test_what_is_stored_is_found_and_purged(look: Open, retter: Retter) -> None:
     for path in ("/product/1", "/product/2", "/product/3"):
         connection = http.client.HTTPConnection("127.0.0.1", retter.port, timeout=DEADLINE_S)

@@ -193,6 +193,7 @@ def pairs() -> Iterator[tuple[type[Fault], str, str]]:
             yield kind, how, SERVERS[turn % len(SERVERS)] if SERVERS else "redis-server"
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("kind", "how", "name"), list(pairs()))
 def test_it_is_no_error_for_a_visitor_and_brings_nothing_back(
     mortal: ApplicationProgram,
