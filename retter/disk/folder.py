@@ -344,7 +344,8 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 with open(self.at(SECRET), "rb") as file:
                     secret = file.read(SECRET_BYTES + 1)
-                if len(secret) == SECRET_BYTES:
+                # A disk that has lost a page of it shows zeros: no key for anything.
+                if len(secret) == SECRET_BYTES and any(secret):
                     os.chmod(self.at(SECRET), 0o600)
                     return secret, False
             secret = os.urandom(SECRET_BYTES)

@@ -160,9 +160,10 @@ class ForwardingFields:
 
     def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
         # A proxy that writes X-Forwarded-For may forward the client's own X-Real-IP (Caddy,
-        # HAProxy, Envoy). So X-Real-IP counts only if there is no X-Forwarded-For.
-        if not forwarded_for and (real_ip := request.first(b"x-real-ip")) is not None:
-            address = _address(real_ip.decode("latin-1"))
+        # HAProxy, Envoy). So X-Real-IP counts only if there is no X-Forwarded-For. Of several the
+        # last one counts: a proxy may add its own to the client's.
+        if not forwarded_for and (real_ip := request.combined(b"x-real-ip")):
+            address = _address(real_ip.rpartition(b",")[2].decode("latin-1"))
             return self.peer if address is None else str(address)
         return self._trust.client_of(forwarded_for, self.peer)
 

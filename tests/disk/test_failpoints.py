@@ -265,7 +265,10 @@ def test_what_is_taken_back_while_a_write_fails_stays_so(tmp_path: Path, fails: 
     again.disk.close()
 
 
-def test_without_the_secret_nothing_personal_is_there_any_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [None, b"", bytes(31), bytes(32), bytes(33)])
+def test_without_the_secret_nothing_personal_is_there_any_more(
+    tmp_path: Path, left: bytes | None
+) -> None:
     clock = Clock()
     lasting = Lasting(tmp_path, clock)
     vary = (b"vary", b"x-kind")
@@ -276,7 +279,10 @@ def test_without_the_secret_nothing_personal_is_there_any_more(tmp_path: Path) -
     put(lasting, b"/mine", b"private", ALICE)
     lasting.disk.close()
     (tmp_path / "secret").unlink()
+    if left is not None:
+        (tmp_path / "secret").write_bytes(left)
     again = Lasting(tmp_path, clock)
+    assert any((tmp_path / "secret").read_bytes())
     assert again.disk.stats()["entries"] == 1
     assert get(again, b"/mine", ALICE) is None
     found = get(again, b"/public")

@@ -106,6 +106,9 @@ def test_x_real_ip_counts_where_there_is_no_list_and_both_are_told_alike() -> No
         "192.0.2.9, 10.0.0.1",
         "192.0.2.9",
     ]
-    for nonsense in (b"", b"nobody", b'192.0.2.1 - - "GET /forged HTTP/1.1"'):
+    added = (b"X-Real-IP", b"6.6.6.6"), (b"X-Real-IP", b"192.0.2.9")  # to what the client has sent
+    assert told("10.0.0.1", *added)[1] == "192.0.2.9"
+    assert told("10.0.0.1", (b"X-Real-IP", b"6.6.6.6, 192.0.2.9"))[1] == "192.0.2.9"
+    for nonsense in (b"", b"nobody", b"6.6.6.6, nobody", b'192.0.2.1 - - "GET /forged HTTP/1.1"'):
         assert told("10.0.0.1", (b"X-Real-IP", nonsense))[:2] == ["10.0.0.1", "10.0.0.1"]
     assert ForwardingFields("10.0.0.1", b"http", b"me", Trust(NETWORKS, unix=False)).trusted
