@@ -74,6 +74,22 @@ _INSTEAD = {
     "restart": f"kill -USR2 PID starts a new process that takes over; {_PID}",
 }
 
+# Options of other programs, and ours that does the same.
+_OTHER_NAMES = {
+    "--port": "--listen",
+    "-p": "--listen",
+    "--host": "--listen",
+    "--bind": "--listen",
+    "-b": "--listen",
+    "--backend": "--upstream",
+    "--target": "--upstream",
+    "-c": "--config",
+    "-v": "--log-level",
+    "--verbose": "--log-level",
+    "--debug": "--log-level",
+    "-V": "--version",
+}
+
 # Words that talk to a RETTER that runs.
 CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume", "warm")
 
@@ -397,11 +413,14 @@ def _parse(arguments: list[str]) -> "argparse.Namespace":
 
     options, unknown = parser().parse_known_args(arguments)
     if unknown:
-        raise ConfigError(_about_unknown(unknown[0]))
+        raise ConfigError(_about_unknown(unknown))
     return options
 
 
-def _about_unknown(argument: str) -> str:
+def _about_unknown(unknown: Sequence[str]) -> str:
+    argument, *more = unknown
+    if argument == "help" and more and more[0] in (*COMMANDS, *CONTROL_WORDS):
+        return f"unexpected 'help'; did you mean retter {more[0]} --help?"
     if argument in _INSTEAD:
         return f"unexpected '{argument}': {_INSTEAD[argument]}"
     if not argument.startswith("-"):
@@ -417,9 +436,16 @@ def _about_unknown(argument: str) -> str:
         "--check-config",
     ]
     flag = argument.partition("=")[0]
-    guess = nearest(flag, flags)
+    guess = _OTHER_NAMES.get(flag) or _nearest_flag(flag, flags)
     hint = f"did you mean {guess}?" if guess else "see retter --help-all"
     return f"{flag}: no such option; {hint}"
+
+
+def _nearest_flag(flag: str, flags: Sequence[str]) -> str | None:
+    # All begin with --, which says nothing about likeness.
+    names = {known.removeprefix("--"): known for known in flags}
+    guess = nearest(flag.lstrip("-"), names)
+    return names[guess] if guess else None
 
 
 # Output

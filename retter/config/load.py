@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from retter.config.files import CONFIG_BYTES_MAX, read_file
 from retter.config.legacy import ALIASES
@@ -16,6 +16,7 @@ from retter.config.settings import (
     Setting,
     Settings,
 )
+from retter.config.units import parse_upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def load(
     if "config" in given and given["config"].value:
         given = _from_file(str(given["config"].value), given["config"].origin, pipe=pipe) | given
     settings = _settings(given)
+    notices += _without_effect(settings, given)
     origins = {
         setting.field: given[setting.name].origin if setting.name in given else "default"
         for setting in SETTINGS
@@ -174,15 +176,36 @@ def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _without_effect(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
+    """Return notices about settings that were given and do nothing without another one."""
+    needs: list[tuple[str, tuple[str, ...]]] = []
+    if settings.upstream and not parse_upstream(settings.upstream).tls:
+        needs.append(
+            ("--upstream https://HOST", ("upstream_ca", "upstream_name", "upstream_insecure"))
+        )
+    if not settings.store:
+        needs.append(("--store FOLDER", ("store_disk", "store_private")))
+    if not settings.shared:
+        needs.append(("--shared URL", ("shared_secret",)))
+    return [
+        f"{given[name].origin} has no effect without {need}"
+        for need, names in needs
+        for name in names
+        if name in given and given[name].value != SETTING_OF[name].default
+    ]
+
+
 def _from_file(path: str, named_by: str, *, pipe: bool) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
     for key, value in _read_toml(path, named_by, pipe=pipe).items():
         origin = f"{path}: {key}"
+        if isinstance(value, dict):
+            raise ConfigError(_about_table(path, key, cast("Mapping[str, object]", value)))
         setting = SETTING_OF.get(key.replace("-", "_"))
         if setting is None or setting.name == "config":
             names = [name for name in SETTING_OF if name != "config"]
             guess = nearest(key.replace("-", "_"), names)
-            hint = f"did you mean {guess}?" if guess else "'retter --help' lists the settings"
+            hint = f"did you mean {guess}?" if guess else "'retter --help-all' lists the settings"
             switch = SETTING_OF.get(key.replace("-", "_").removeprefix("no_"))
             if switch is not None and switch.is_switch:
                 hint = f"write {switch.name} = false"
@@ -192,6 +215,15 @@ def _from_file(path: str, named_by: str, *, pipe: bool) -> dict[str, _Given]:
         convert = setting.kind.parse if isinstance(value, str) else setting.kind.accept
         given[setting.name] = _converted(origin, convert, value)
     return given
+
+
+def _about_table(path: str, name: str, table: Mapping[str, object]) -> str:
+    """Return what to write in place of a table: `[store] memory` is `store_memory`."""
+    first = next(iter(table), "")
+    wanted = [f"{name}_{first}".replace("-", "_"), first.replace("-", "_")]
+    found = next((key for key in wanted if key in SETTING_OF), None)
+    hint = f"; write {found} = ... there" if found else ""
+    return f"{path}: [{name}]: tables are not used: every setting stands at the top level{hint}"
 
 
 def _read_toml(path: str, named_by: str, *, pipe: bool) -> dict[str, object]:
@@ -206,7 +238,22 @@ def _read_toml(path: str, named_by: str, *, pipe: bool) -> dict[str, object]:
             f"{path}: not a TOML file: not in UTF-8 (octet {error.start + 1})"
         ) from None
     except (ValueError, RecursionError) as error:  # not TOML, or nested too deeply
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+        raise ConfigError(f"{path}: not a TOML file: {error}{_toml_hint(str(error))}") from None
+
+
+# Beginnings of what Python's parser says, and the mistake that is behind it most often. The line
+# itself is not shown: it may hold a secret.
+_TOML_HINTS: Final = {
+    "Invalid value": '; text stands in quotes: upstream = ":8080"',
+    "Expected newline or end of document after a statement": (
+        '; text stands in quotes: drain = "30s"'
+    ),
+    "Cannot overwrite a value": "; each setting may be given once",
+}
+
+
+def _toml_hint(error: str) -> str:
+    return next((hint for start, hint in _TOML_HINTS.items() if error.startswith(start)), "")
 
 
 def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:

@@ -292,7 +292,7 @@ def parser() -> argparse.ArgumentParser:
         "fish: retter completion fish > ~/.config/fish/completions/retter.fish",
         allow_abbrev=False,
     )
-    found.add_argument("shell", choices=SHELLS, help="the shell")
+    found.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     return found
 
 

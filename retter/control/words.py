@@ -360,14 +360,16 @@ def why(found: Document, asked_as: str) -> str:
 def _pairs(found: Document, under: str) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for name, value in found.items():
-        label = f"{under}{name.replace('_', ' ')}"
+        in_seconds = name.endswith("_s")
+        label = f"{under}{name.removesuffix('_s').replace('_', ' ')}"
         if isinstance(value, dict):
             pairs += _pairs(cast("Document", value), f"{label}: ")
         elif isinstance(value, list):
             members = [str(one) for one in cast("list[object]", value)]
             pairs.append((label, ", ".join(members) or "-"))
         else:
-            pairs.append((label, _plain(value)))
+            unit = " s" if in_seconds and value is not None else ""
+            pairs.append((label, f"{_plain(value)}{unit}"))
     return pairs
 
 

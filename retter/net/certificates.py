@@ -108,7 +108,11 @@ class Certificates:
 
     def __init__(self, settings: Settings) -> None:
         if not settings.tls_cert:
-            raise ConfigError("tls_cert: a listener with ,tls needs a certificate")
+            listener = next(text for text in settings.listen if parse_listen(text).tls)
+            raise ConfigError(
+                f"tls_cert: --listen {listener} needs a certificate: add --tls-cert FILE, "
+                "or leave ,tls out"
+            )
         keys = settings.tls_key or settings.tls_cert
         if len(keys) != len(settings.tls_cert):
             raise ConfigError(

@@ -175,7 +175,8 @@ def _of_cookies(names: Iterable[bytes], sessions: list[bytes], rules: OwnerRules
     for name in sessions:
         yield (
             f"cookie {shown(name)} is named like a session, but the application has not been seen "
-            "to set it, or many share its value: until then all cookies count"
+            "to set it, or many clients share its value: so it does not count as "
+            "a session, and all cookies together separate the pages"
         )
     for name in names:
         kind = rules.cookie_kinds[name]

@@ -562,9 +562,16 @@ def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
         ("max_stale_s = 3", "max_stale_s: no such setting; did you mean max_stale?"),
         ("no_headers = true", "no_headers: no such setting; write headers = false"),
         ("no-headers = 'x'", "no-headers: no such setting; write headers = false"),
-        ("xyzzy = 3", "xyzzy: no such setting; 'retter --help' lists the settings"),
+        ("xyzzy = 3", "xyzzy: no such setting; 'retter --help-all' lists the settings"),
         ("config = 'other.toml'", "config: no such setting"),
-        ("[disk]\nmemory = 1", "disk: no such setting"),
+        (
+            "[store]\nmemory = 1",
+            "[store]: tables are not used: every setting stands at the top level; "
+            "write store_memory = ... there",
+        ),
+        ("[retter]\ndrain = 1", "[retter]: tables are not used: every setting stands at the top"),
+        ("[retter]\ndrain = 1", "; write drain = ... there"),
+        ("[disk]", "[disk]: tables are not used: every setting stands at the top level"),
         ("max-stale = 3\nmax_stale = 4", "max_stale: given twice, with - and with _"),
         ("drain = true", "drain: true is not a duration in seconds from 0 to a year"),
         ("drain = [1]", "drain: [1] is not a duration"),
@@ -573,12 +580,35 @@ def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
         ("listen = []", "listen: no address given"),
         ("drain = 1979-05-27", "drain: datetime.date(1979, 5, 27) is not a duration"),
         ("drain = ", "not a TOML file: Invalid value"),
+        ("upstream = :80", '(at line 1, column 12); text stands in quotes: upstream = ":8080"'),
+        ("drain = 30s", '(at line 1, column 11); text stands in quotes: drain = "30s"'),
         ("drain = 1\ndrain = 2", "not a TOML file: Cannot overwrite a value"),
+        ("drain = 1\ndrain = 2", "; each setting may be given once"),
         (f"drain = {'[' * 5000}1{']' * 5000}", "not a TOML file"),
     ],
 )
 def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     assert message in refusal({"config": [toml(tmp_path, text)]})
+
+
+def test_what_was_given_and_does_nothing_is_said(tmp_path: Path) -> None:
+    def notices(text: str) -> list[str]:
+        path = toml(tmp_path, text)
+        return [one.removeprefix(f"{path}: ") for one in load({"config": [path]}, {}).notices]
+
+    plain, tls = "upstream = 'app:8443'\n", "upstream = 'HTTPS://app'\n"
+    wanted = "has no effect without --upstream https://HOST"
+    assert notices(plain + "upstream_ca = 'ca.pem'\nupstream_insecure = true") == [
+        f"upstream_ca {wanted}",
+        f"upstream_insecure {wanted}",
+    ]
+    assert notices(tls + "upstream_ca = 'ca.pem'\nupstream_insecure = true") == []
+    assert notices(plain + "store_disk = '2GiB'\nshared_secret = 'file'") == [
+        "store_disk has no effect without --store FOLDER",
+        "shared_secret has no effect without --shared URL",
+    ]
+    assert notices(plain + "store_disk = '2GiB'\nstore = 'pages'") == []
+    assert notices(plain + "upstream_ca = ''\nstore_disk = '1GiB'") == [], "the defaults"
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

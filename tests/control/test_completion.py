@@ -105,5 +105,5 @@ def test_zsh_gets_an_entry_for_each_command_and_option(scripts: Path) -> None:
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "tcsh"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("retter: completion: argument shell: invalid choice: 'tcsh'")
+    assert told.startswith("retter: completion: argument SHELL: invalid choice: 'tcsh'")
     assert "'bash', 'zsh', 'fish'" in told and told.count("\n") == 1

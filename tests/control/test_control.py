@@ -245,6 +245,7 @@ def test_an_explanation_is_shown_whole() -> None:
         "limits": [1, 2],
         "advice": [],
         "age_s": None,
+        "queue_wait_s": 2.0,
         "cached": True,
     }
     assert words.why(found, "program") == (
@@ -254,7 +255,8 @@ def test_an_explanation_is_shown_whole() -> None:
         "  owner: class  session\n"
         "  limits        1, 2\n"
         "  advice        -\n"
-        "  age s         -\n"
+        "  age           -\n"
+        "  queue wait    2.0 s\n"
         "  cached        yes\n"
     )
     assert "asked as      a browser; --plain" in words.why(found, "browser")
@@ -363,7 +365,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
         (["why"], "why: the following arguments are required: URL"),
-        (["status", "now"], "status: unrecognized arguments: now"),
+        (["status", "now"], "status: unrecognized arguments: now; see retter status --help"),
         (["status", "--admin", "9090:"], "--admin: "),
         (
             ["circuit", "open", "--for", "48h"],
@@ -380,7 +382,11 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["why", "/", "--client", "a"], "why: argument --client: 'a' is not an IP address"),
         (["purge", "--session", "=a"], "purge: argument --session: '=a' is not NAME=VALUE"),
         (["config", "foo"], "config: argument ACTION: invalid choice: 'foo'"),
-        (["config"], "config: the following arguments are required: ACTION"),
+        (["config"], "config: the following arguments are required: ACTION (init, schema)"),
+        (
+            ["completion"],
+            "completion: the following arguments are required: SHELL (bash, zsh, fish)",
+        ),
     ],
 )
 def test_a_wrong_command_is_a_line_and_exit_code_2(

@@ -362,7 +362,7 @@ def test_compact_that_finds_no_room_changes_nothing(
 def test_mistakes_are_one_line_that_says_what_to_do(store: Path, tmp_path: Path) -> None:
     assert "which one? Add --store" in refusal("info")
     assert "there is no store; name" in refusal("info", "--store", str(tmp_path / "no"))
-    assert "arguments are required: ACTION" in refusal()
+    assert "arguments are required: ACTION (info, verify, list, export, compact)" in refusal()
     assert "is not a duration" in refusal("list", "--older", "x", "--store", str(store))
     assert "is not a size" in refusal("list", "--larger", "x", "--store", str(store))
     assert "it is not clear" in refusal("list", "--prefix", "page", "--store", str(store))

@@ -90,7 +90,7 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     broken.write_text("-----BEGIN CERTIFICATE-----\nhello\n-----END CERTIFICATE-----\n")
     tls = ["--upstream", ":1", "--listen", "127.0.0.1:0,tls"]
     for arguments, message in [
-        ([*tls], "--tls-cert: a listener with ,tls needs a certificate"),
+        ([*tls], "--tls-cert: --listen 127.0.0.1:0,tls needs a certificate: add"),
         (["--upstream", ":1", "--tls-cert", a, "--tls-key", a_key], "no listener uses TLS"),
         (
             [*tls, "--tls-cert", a, "--tls-cert", b, "--tls-key", a_key],

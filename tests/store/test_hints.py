@@ -169,7 +169,8 @@ def test_names_are_shown_harmlessly() -> None:
             ["cookie PHPSESSID"],
             [
                 "cookie PHPSESSID is named like a session, but the application has not been seen "
-                "to set it, or many share its value: until then all cookies count"
+                "to set it, or many clients share its value: so it does not count as a session, "
+                "and all cookies together separate the pages"
             ],
         ),
         (

@@ -677,7 +677,9 @@ $("why").addEventListener("submit", async (event) => {
   event.preventDefault();
   const show = (pairs) => $("why-answer").replaceChildren(...pairs.map(([name, value]) => {
     const line = make("div");
-    line.append(make("dt", name.replaceAll("_", " ")), make("dd", value === true ? "yes" : value === false ? "no" : String(value ?? "–")));
+    const unit = name.endsWith("_s") && value !== null ? " s" : "";
+    line.append(make("dt", name.replace(/_s$/, "").replaceAll("_", " ")),
+                make("dd", value === true ? "yes" : value === false ? "no" : String(value ?? "–") + unit));
     return line;
   }));
   const flat = (found, under = "") => Object.entries(found).flatMap(([name, value]) =>
