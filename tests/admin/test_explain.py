@@ -195,6 +195,7 @@ BUSY = [("hang", ("GET", "/asset.css", "", FIELDS[0]), "")] * 2
 OPEN = ("mode", "open", "")
 
 
+@pytest.mark.release
 @untraced
 @settings(max_examples=250, deadline=None)
 @example("all", "off", 1, [("ask", PLAIN, "sets a cookie"), OPEN], PLAIN)

@@ -175,6 +175,7 @@ STRANGE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(("row", "figures"), [*[(case[0], case[2]) for case in CASES], *STRANGE])
 def test_each_situation_is_shown_whole(
     watched: Watched, fed: Fed, row: str, figures: dict[str, Any]

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 from benchmarks.simulation.application import Model
 from benchmarks.simulation.engine import Engine
 from benchmarks.simulation.load import Load
@@ -44,6 +46,7 @@ def fresh_and_errors(kind: type[Proxy]) -> tuple[int, int]:
     return fresh, errors
 
 
+@pytest.mark.release
 def test_a_takeover_costs_no_fresh_answers_and_no_errors() -> None:
     """Nothing that was learnt is lost: what a takeover costs in reality is the start's CPU time."""
     fresh, errors = fresh_and_errors(Proxy)

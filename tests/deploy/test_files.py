@@ -97,6 +97,7 @@ def test_label_values_exist() -> None:
 RULES_TEST = Path(__file__).parent / "alerts_test.yml"
 
 
+@pytest.mark.release
 def test_each_rule_fires_when_it_should_and_not_for_nothing(tmp_path: Path) -> None:
     """Prometheus' own unit tests of rules, with series in place of a night."""
     promtool = need("promtool", "prometheus")

@@ -33,6 +33,7 @@ def one_worker_afterwards() -> Iterator[None]:
     Chosen.workers, Chosen.by_client = 1, True
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", SIMULATED)
 def test_the_bars_are_met_by_two_workers(name: str) -> None:
     """`make simulate-workers` has more scenarios, and four workers beside two and one."""

@@ -274,6 +274,7 @@ def _is_everyones(self: ParsedRequest, *arguments: Any, **named: Any) -> None:
     self.identity = replace(self.identity, key=b"", owner=b"")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("where", "name", "instead", "first"),
     [

@@ -119,6 +119,7 @@ SEPARATING = (
 )
 
 
+@pytest.mark.release
 def test_chromium_shows_the_pages(proxy: RetterProgram) -> None:
     with chromium() as browser:
 

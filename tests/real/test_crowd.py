@@ -192,6 +192,7 @@ class Crowd:
         return head
 
 
+@pytest.mark.release
 @pytest.mark.parametrize(
     ("loop_name", "circuit", "connections"),
     [("uvloop", "auto", 24), ("asyncio", "observe", 8)],
