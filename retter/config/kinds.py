@@ -37,6 +37,14 @@ class Kind:
     show: Callable[[Any], str]  # the text that `parse` would read
     many: bool = False  # a tuple: its flag may be repeated
     spaces_split_variable: bool = False  # many in one variable are separated by white space
+    bounds: tuple[float, float] = (0, 0)  # of a number: the smallest and the largest one
+    accept_in_file: Callable[[object], object] | None = None  # if a file may hold less than Python
+
+    def read(self, value: object) -> object:
+        """Return the value of a key of the file. Raises ValueError."""
+        if isinstance(value, str):
+            return self.parse(value)
+        return (self.accept_in_file or self.accept)(value)
 
 
 def duration(minimum: float = 0.0) -> Kind:
@@ -56,7 +64,11 @@ def duration(minimum: float = 0.0) -> Kind:
         return check(float(value))
 
     return Kind(
-        "TIME", lambda text: check(units.parse_duration(text)), accept, units.format_duration
+        "TIME",
+        lambda text: check(units.parse_duration(text)),
+        accept,
+        units.format_duration,
+        bounds=(minimum, units.DURATION_S_MAX),
     )
 
 
@@ -75,7 +87,13 @@ def size(minimum: int = 0) -> Kind:
             raise ValueError(f"{shown(value)} is not a number of bytes from 0 to 1 PiB")
         return check(value)
 
-    return Kind("SIZE", lambda text: check(units.parse_size(text)), accept, units.format_size)
+    return Kind(
+        "SIZE",
+        lambda text: check(units.parse_size(text)),
+        accept,
+        units.format_size,
+        bounds=(minimum, units.SIZE_BYTES_MAX),
+    )
 
 
 def count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
@@ -91,27 +109,37 @@ def count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
         digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
         return accept(int(cleaned) if digits else text)
 
-    return Kind("N", parse, accept, str)
+    return Kind("N", parse, accept, str, bounds=(minimum, maximum))
 
 
 def processes(maximum: int) -> Kind:
-    """A number of processes. `auto` becomes 0."""
+    """A number of processes. `auto` becomes 0, which only Python may write."""
 
-    def accept(value: object) -> int:
+    def accept_in_file(value: object) -> int:
         if value == "auto":
             return 0
-        if not _is_int(value) or not 0 <= value <= maximum:
+        if not _is_int(value) or not 1 <= value <= maximum:
             raise ValueError(
                 f"{shown(value)} is neither auto nor a whole number from 1 to {maximum}"
             )
         return value
 
+    def accept(value: object) -> int:
+        return 0 if _is_int(value) and value == 0 else accept_in_file(value)
+
     def parse(text: str) -> int:
         cleaned = text.strip().lower()
         digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
-        return accept(int(cleaned) or text if digits else cleaned)
+        return accept_in_file(int(cleaned) or text if digits else cleaned)
 
-    return Kind("N|auto", parse, accept, lambda value: str(value or "auto"))
+    return Kind(
+        "N|auto",
+        parse,
+        accept,
+        lambda value: str(value or "auto"),
+        bounds=(1, maximum),
+        accept_in_file=accept_in_file,
+    )
 
 
 def share() -> Kind:

@@ -212,8 +212,7 @@ def _from_file(path: str, named_by: str, *, pipe: bool) -> dict[str, _Given]:
             raise ConfigError(f"{origin}: no such setting; {hint}")
         if setting.name in given:
             raise ConfigError(f"{origin}: given twice, with - and with _")
-        convert = setting.kind.parse if isinstance(value, str) else setting.kind.accept
-        given[setting.name] = _converted(origin, convert, value)
+        given[setting.name] = _converted(origin, setting.kind.read, value)
     return given
 
 

@@ -9,9 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
-from retter.config import kinds
+from retter.config import patterns
 from retter.config.settings import SETTINGS, Setting
-from retter.config.units import SIZE_BYTES_MAX
 
 COLUMNS: Final = 80
 
@@ -100,7 +99,8 @@ def _toml(value: bool | float | str | list[str]) -> str:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the file, for editors and for checks before a start.
 
-    It is as strict as a schema can be without repeating the parsers: `--check-config` decides.
+    A value that it refuses is refused at the start too. `--check-config` finds more: numbers with
+    units that are out of bounds, settings that contradict each other, files that are missing.
     """
     return {
         "$schema": SCHEMA_DIALECT,
@@ -116,38 +116,57 @@ def _property(setting: Setting) -> dict[str, Any]:
     return {
         "title": setting.group.title,
         "description": _about(setting),
-        **_type(setting.kind),
-        "default": plain_default(setting),
+        **_type(setting),
+        **({} if setting.name == "upstream" else {"default": plain_default(setting)}),
     }
 
 
-def _type(kind: kinds.Kind) -> dict[str, Any]:
-    if kind.many:
-        return {"type": ["array", "string"], "items": {"type": "string"}}
-    simple = _SIMPLE.get(kind.metavar)
-    if simple is not None:
-        return dict(simple)
-    if "|" in kind.metavar:
-        return {"enum": kind.metavar.split("|")}
-    return {"type": "string"}
+def _type(setting: Setting) -> dict[str, Any]:
+    """Return what a value may be: everything that a file may hold there (`Kind.read`)."""
+    kind, text = setting.kind, {"type": "string", "pattern": patterns.TEXT}
+    low, high = kind.bounds
+    bounds = {"minimum": low, "maximum": high}
+    if setting.name in _ADDRESSES:
+        text["pattern"] = _ADDRESSES[setting.name]
+    match kind.metavar:
+        case "":
+            return {"type": ["boolean", "string"], "pattern": patterns.SWITCH}
+        case "N":
+            return {"type": ["integer", "string"], **bounds, "pattern": patterns.COUNT}
+        case "N|auto":
+            return {"type": ["integer", "string"], **bounds, "pattern": patterns.PROCESSES}
+        case "TIME":
+            return {
+                "type": ["string", "number"], **bounds, "pattern": patterns.DURATION,
+                "examples": ["1.5s", "200ms", "2m", "1h30m", 15],
+            }  # fmt: skip
+        case "SIZE":
+            return {
+                "type": ["string", "integer"], **bounds, "pattern": patterns.SIZE,
+                "examples": ["64MiB", "64m", 65536],
+            }  # fmt: skip
+        case "SHARE":
+            share = {"exclusiveMinimum": 0, "maximum": 1, "pattern": patterns.SHARE}
+            return {"type": ["string", "number"], **share}
+        case "BITS,BITS":
+            pair = {"items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+            return {"type": ["array", "string"], **pair, "pattern": patterns.BITS}
+        case "CODES":
+            code = {"type": ["integer", "string"], "minimum": 400, "maximum": 599}
+            return {"type": ["array", "string"], "items": code}
+        case _ if kind.many:
+            least = {"minItems": 1} if setting.name == "listen" else {}
+            return {**text, "type": ["array", "string"], "items": text, **least}
+        case metavar if "|" in metavar:
+            words = metavar.split("|")
+            # The words by themselves, which editors offer; and as they may be written too.
+            return {"anyOf": [{"enum": words}, {**text, "pattern": patterns.words(words)}]}
+        case _:
+            return text
 
 
-_SIMPLE: Final[dict[str, dict[str, Any]]] = {
-    "": {"type": "boolean"},
-    "N": {"type": "integer", "minimum": 0},
-    "N|auto": {"type": ["integer", "string"], "minimum": 1, "pattern": r"^\s*([0-9]+|auto)\s*$"},
-    "TIME": {
-        "type": ["string", "number"],
-        "minimum": 0,
-        "pattern": r"^\s*[0-9.][0-9a-zA-Zµμ.\s]*$",
-        "examples": ["1.5s", "200ms", "2m", "1h30m", 15],
-    },
-    "SIZE": {
-        "type": ["string", "integer"],
-        "minimum": 0,
-        "maximum": SIZE_BYTES_MAX,
-        "pattern": r"^\s*[0-9.]+\s*[a-zA-Z]*\s*$",
-        "examples": ["64MiB", "64m", 65536],
-    },
-    "SHARE": {"type": ["string", "number"], "exclusiveMinimum": 0, "maximum": 1},
+_ADDRESSES: Final = {
+    "listen": patterns.LISTEN,
+    "upstream": patterns.UPSTREAM,
+    "admin": patterns.ADMIN,
 }

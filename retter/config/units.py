@@ -17,7 +17,7 @@ DURATION_S_MAX: Final = 366 * 24 * 3600.0
 SIZE_BYTES_MAX: Final = 1 << 50  # 1 PiB, for the same reason
 UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, 108, less the final NUL (unix(7))
 
-_SECONDS: Final[dict[str, float]] = {
+DURATION_UNITS: Final[dict[str, float]] = {
     "ns": 1e-9,
     "us": 1e-6,
     "µs": 1e-6,
@@ -45,7 +45,7 @@ _DURATION_PART: Final = re.compile(
 _NUMBER: Final = re.compile(r"(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]++)?")
 
 # A single letter is a power of two, as in nginx and Apache; kB, MB and GB are powers of ten (SI).
-_SIZE_UNITS: Final[dict[str, int]] = {
+SIZE_UNITS: Final[dict[str, int]] = {
     "": 1,
     "b": 1,
     "k": 1 << 10,
@@ -63,8 +63,8 @@ _SIZE_UNITS: Final[dict[str, int]] = {
 }
 _SIZE: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?\s*([a-z]*)")
 
-_TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
-_FALSE: Final = frozenset({"false", "f", "no", "n", "off", "0"})
+TRUE_WORDS: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
+FALSE_WORDS: Final = frozenset({"false", "f", "no", "n", "off", "0"})
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
@@ -100,7 +100,7 @@ def parse_duration(text: str) -> float:
     seconds, position = 0.0, 0
     while position < len(cleaned):
         part = _DURATION_PART.match(cleaned, position)
-        if part is None or part[2] not in _SECONDS:
+        if part is None or part[2] not in DURATION_UNITS:
             break
         seconds += _in_seconds(float(part[1]), part[2])
         position = part.end()
@@ -115,7 +115,7 @@ def _in_seconds(number: float, unit: str) -> float:
     # Dividing by a whole number rounds once, so that 200ms is exactly 0.2.
     if unit in _PER_SECOND:
         return number / _PER_SECOND[unit]
-    return number * _SECONDS[unit]
+    return number * DURATION_UNITS[unit]
 
 
 def _within_a_year(seconds: float, text: str) -> float:
@@ -147,11 +147,11 @@ def parse_size(text: str) -> int:
     octets. Raises ValueError for anything else.
     """
     match = _SIZE.fullmatch(text.strip().lower())
-    if match is None or match[3] not in _SIZE_UNITS:
+    if match is None or match[3] not in SIZE_UNITS:
         raise ValueError(f"{shown(text)} is not a size; write 64MiB, 64MB, 64k or plain bytes")
     digits = match[2] or ""
     scale: int = 10 ** len(digits)
-    octets, rest = divmod(int(match[1] + digits) * _SIZE_UNITS[match[3]], scale)
+    octets, rest = divmod(int(match[1] + digits) * SIZE_UNITS[match[3]], scale)
     if rest:
         raise ValueError(f"{shown(text)} is not a whole number of bytes")
     if octets > SIZE_BYTES_MAX:
@@ -173,9 +173,9 @@ def format_size(octets: int) -> str:
 def parse_bool(text: str) -> bool:
     """Read true or false; yes/no, on/off and 1/0 do as well. Raises ValueError."""
     word = text.strip().lower()
-    if word in _TRUE:
+    if word in TRUE_WORDS:
         return True
-    if word in _FALSE:
+    if word in FALSE_WORDS:
         return False
     raise ValueError(f"{shown(text)} is neither true nor false")
 

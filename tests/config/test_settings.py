@@ -786,3 +786,14 @@ def test_workers_are_a_number_or_one_for_each_cpu() -> None:
         with pytest.raises(ConfigError, match="from 1 to 64"):
             found(text)
     assert Settings(upstream=":1", workers=0).workers == 0, "auto, from Python"
+
+
+@pytest.mark.parametrize("value", ["0", "'0'", "65", "-1", "true", "1.5", "'many'"])
+def test_workers_are_the_same_in_a_file_and_behind_the_option(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "retter.toml"
+    file.write_text(f"workers = {value}\n")
+    with pytest.raises(ConfigError, match="neither auto nor a whole number from 1 to 64"):
+        load({"config": [str(file)]}, {})
+    for good, found in (("'Auto'", 0), ("2", 2), ("'2'", 2)):
+        file.write_text(f"workers = {good}\n")
+        assert load({"config": [str(file)]}, {}).settings.workers == found

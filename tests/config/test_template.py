@@ -86,5 +86,6 @@ def test_the_schema_asks_for_an_upstream() -> None:
 
 def test_each_default_of_the_schema_fits_its_type() -> None:
     for name, one in json_schema()["properties"].items():
-        fastjsonschema.compile(one, use_default=False)(one["default"])
+        if name != "upstream":  # which is required
+            fastjsonschema.compile(one, use_default=False)(one["default"])
         assert one["description"], name
