@@ -867,6 +867,7 @@ class Settings:
 _ORDERED: Final = (
     ("store_object_bytes_max", "store_memory_bytes"),
     ("patience_min_s", "patience_max_s"),
+    ("patience_min_s", "patience_closed_s"),
     ("open_min_s", "open_max_s"),
     ("fresh_for_s", "max_stale_s"),
 )

@@ -94,10 +94,10 @@ def main_guarded(arguments: Sequence[str]) -> int:
 
 
 def _tell_damage(path: str, what: str) -> int:
-    where = f" {path}" if path else ""
+    where = f": {path}" if path else ""
     sys.stderr.write(
         words.printable(
-            f"retter: store:{where}: the database is damaged: {what}; stop RETTER and move "
+            f"retter: store{where}: the database is damaged: {what}; stop RETTER and move "
             "data.mdb away, then it begins a new one\n"
         )
     )

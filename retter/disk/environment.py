@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
+from errno import EACCES, EAGAIN, EINVAL, EIO, ENOSPC, EPERM, EROFS, errorcode
 from typing import Any, Final, NamedTuple
 
 import lmdb
@@ -41,6 +41,9 @@ READERS_AT_MAX: Final = 1024
 # Size of the map, in addition to twice the entries: trees, lists of free pages, one commit.
 MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
 
+# By their texts, which LMDB's errors end with.
+_NUMBERS: Final = {os.strerror(number): number for number in errorcode}
+
 PAGE_BYTES: Final = 4096
 HEADER_PAGES: Final = 3  # two headers, and the tree of trees
 
@@ -59,6 +62,10 @@ class Full(Exception):
 
 class Grown(OSError):
     """Another process, with a larger `--store-disk`, has made the file larger than this map."""
+
+
+class Busy(OSError):
+    """It cannot be read for the moment, for lack of memory or of places for readers."""
 
 
 class Trees(NamedTuple):
@@ -116,17 +123,12 @@ class Environment:
                 create=not readonly,
             )
         except lmdb.Error as error:
-            number, text = errno_of(error)
-            if isinstance(error, lmdb.DiskError) or number != EIO:
-                raise OSError(number, text) from None
-            raise Damaged(str(error)) from None
+            raise _cannot_open(error) from None
         try:
             self._open()
         except lmdb.Error as error:
             self.close()
-            if isinstance(error, lmdb.DiskError):
-                raise OSError(*errno_of(error)) from None
-            raise Damaged(str(error)) from None
+            raise _cannot_open(error) from None
         except (Damaged, Foreign):
             self.close()
             raise
@@ -229,6 +231,10 @@ class Environment:
 
     def read_failure(self, error: Exception) -> OSError:
         """Return the reason why LMDB could not read."""
+        if isinstance(error, lmdb.ReadersFullError):
+            self.check_readers()  # the next read may find a place
+        if isinstance(error, (lmdb.ReadersFullError, lmdb.MemoryError)):
+            return Busy(EAGAIN, str(error))
         failure = self.failure(error)
         return failure if isinstance(failure, Grown) else OSError(EIO, str(error))
 
@@ -248,8 +254,10 @@ def _reserve_lock(path: str, readers_max: int) -> None:
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return  # LMDB says why, or needs none: on a read-only file system
+    except OSError as error:
+        if error.errno in (EACCES, EPERM, EROFS):
+            return  # LMDB says why, or needs none: on a read-only file system
+        raise
     try:
         if not os.fstat(fd).st_size:
             os.posix_fallocate(fd, 0, READERS_AT_MAX + readers_max * READER_BYTES)
@@ -272,7 +280,19 @@ def figure(txn: Any, meta: Any, name: bytes) -> int:
 def errno_of(error: Exception) -> tuple[int, str]:
     """Return the error number and text of an LMDB error; EIO if it has no number."""
     text = str(error)
-    for number in (ENOSPC, EROFS, EDQUOT, EACCES, EPERM):
-        if os.strerror(number) in text:
-            return number, os.strerror(number)
-    return EIO, text
+    number = _NUMBERS.get(text.rpartition(": ")[2], EIO)
+    return (EIO, text) if number == EIO else (number, os.strerror(number))
+
+
+def _cannot_open(error: Exception) -> OSError | Damaged:
+    """Return what prevents a database from being opened.
+
+    It is damaged only if LMDB can read it and not understand it. A lack of memory, of descriptors
+    or of places for readers says nothing about the file, and it must not be set aside for it.
+    """
+    if isinstance(error, lmdb.ReadersFullError):
+        return OSError(EAGAIN, "too many processes read it")
+    number, text = errno_of(error)
+    if number in (EIO, EINVAL) and not isinstance(error, lmdb.DiskError):
+        return Damaged(str(error))
+    return OSError(number, text)

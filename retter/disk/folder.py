@@ -22,7 +22,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from errno import EACCES, ENOTDIR, EPERM
+from errno import EACCES, ENOENT, ENOMEM, ENOTDIR, EPERM
 from struct import Struct
 from typing import BinaryIO, Final, NamedTuple
 
@@ -424,13 +424,17 @@ def cannot_use(shown: str, error: OSError) -> ConfigError:
         at = os.path.abspath(os.fsencode(error.filename))
         if os.path.dirname(at) == folder:
             name = "/" + os.fsdecode(os.path.basename(at))
-    elif error.errno in (EACCES, EPERM):  # of LMDB, which names no file
+    elif error.errno in (EACCES, EPERM, ENOENT):  # of LMDB, which names no file
         for one in (DATA, LOCK):
             at = os.path.join(folder, one.encode())
-            if os.path.exists(at) and not os.access(at, os.R_OK | os.W_OK):
+            leads_nowhere = os.path.islink(at) and not os.path.exists(at)
+            if leads_nowhere or (os.path.exists(at) and not os.access(at, os.R_OK | os.W_OK)):
                 name = "/" + one
                 break
-    return ConfigError(f"store: {shown}{name}: {error.strerror}")
+    advice = ""
+    if error.errno == ENOMEM:
+        advice = "; it needs twice --store-disk of address space (ulimit -v)"
+    return ConfigError(f"store: {shown}{name}: {error.strerror}{advice}")
 
 
 def is_lock_of(lock_fd: int, path: str) -> bool:

@@ -18,7 +18,7 @@ from retter.config.settings import Settings
 from retter.disk.awaited_reads import Ask, AwaitedReads, Read
 from retter.disk.change import crc32
 from retter.disk.database import Database, Done, no_failpoint
-from retter.disk.environment import Damaged, Full, Grown, LmdbError
+from retter.disk.environment import Busy, Damaged, Full, Grown, LmdbError
 from retter.disk.folder import LOOP, READER, WRITER, Folder, claim
 from retter.disk.hot_key import HotKey
 from retter.disk.journal import Journal
@@ -276,7 +276,7 @@ class DiskShelf:
         if isinstance(error, Damaged):
             self.figures.damaged += 1
             self.behind.changed(key, (), (), now)  # the next commit removes it
-        else:
+        elif not isinstance(error, Busy):
             why = str(error)
             if isinstance(error, OSError):
                 why = f"it cannot be read: {error.strerror}"

@@ -213,6 +213,7 @@ def test_a_wrong_value_names_its_field_and_what_is_allowed(
 CONTRADICTIONS = [
     ("store_object_max", "2MiB", "store_memory", "1MiB"),
     ("patience_min", "2s", "patience_max", "1s"),
+    ("patience_min", "2s", "patience_closed", "1s"),
     ("open_min", "2s", "open_max", "1s"),
     ("fresh_for", "2s", "max_stale", "1s"),
 ]

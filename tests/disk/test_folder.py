@@ -1,6 +1,7 @@
 """The folder of a store: whose it is, who may look in, and what else may lie there."""
 
 import os
+from errno import EISDIR, ELOOP, ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,53 @@ def test_a_file_that_the_database_may_not_open_is_named(
     monkeypatch.setattr(os, "access", lambda path, _: not os.fsdecode(path).endswith(name))
     denied = PermissionError(13, os.strerror(13))
     assert str(cannot_use(str(tmp_path), denied)) == f"store: {tmp_path}/{name}: Permission denied"
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+@pytest.mark.parametrize("target", ["itself", "nowhere", "folder"])
+def test_a_file_of_the_database_that_cannot_be_opened_is_no_damage(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    """The database is not set aside for it: it may be whole, and nothing else would say why."""
+    store = tmp_path / "store"
+    pages = store_pages(store)
+    file, kept = store / name, tmp_path / "kept"
+    file.rename(kept)
+    if target == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(file if target == "itself" else tmp_path / "away" / "file")
+    with pytest.raises(ConfigError) as refused:
+        open_at(store, Clock(NOW))
+    why = {"itself": ELOOP, "nowhere": ENOENT, "folder": EISDIR}[target]
+    where = {str(store / name), str(store.resolve() / name)}
+    assert str(refused.value) in {f"store: {one}: {os.strerror(why)}" for one in where}
+    assert not list(tmp_path.glob("store.broken-*"))
+
+    file.rmdir() if target == "folder" else file.unlink()
+    kept.rename(file)
+    assert served_from(store, pages) == pages
+
+
+LIMITED = """
+import resource, sys
+from tests.disk.pages import NOW
+from tests.support.disk import Clock, open_at
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+open_at(sys.argv[1], Clock(NOW), store_disk_bytes=1 << 30)
+"""
+
+
+def test_too_little_address_space_does_not_cost_the_database(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    pages = store_pages(store)
+    refused = child(LIMITED, str(store))
+    assert refused.stderr.splitlines()[-1].endswith(
+        f"store: {store}: Cannot allocate memory; it needs twice --store-disk of address space "
+        "(ulimit -v)"
+    )
+    assert not list(tmp_path.glob("store.broken-*"))
+    assert served_from(store, pages) == pages
 
 
 def test_a_folder_that_cannot_be_made_is_named_alone(tmp_path: Path) -> None:

@@ -133,6 +133,49 @@ def test_readers_that_were_killed_are_forgotten_at_the_start(tmp_path: Path) -> 
     shelf.close()
 
 
+FILLS = """
+import lmdb, os, signal, sys
+env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24, max_readers=99)
+held = []
+try:
+    while True:
+        held.append(env.begin())
+except lmdb.ReadersFullError:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+COUNTS = """
+import sys
+from retter.disk.database import Database
+print(Database(sys.argv[1], 1 << 20).amounts()[0])
+"""
+
+
+def test_places_of_readers_that_are_all_taken_do_not_cost_the_database(tmp_path: Path) -> None:
+    """By processes that were killed while another one, which lives, has the file open."""
+    pages = store_pages(tmp_path / "store")
+    shelf = open_at(tmp_path / "store", Clock(NOW))
+    assert child(FILLS, str(tmp_path / "store")).returncode == -signal.SIGKILL
+    found: list[dict[bytes, Found]] = []
+    for page in list(pages)[:2]:
+        shelf.load([b"*a.b" + page.encode()], found.append)
+    assert [len(one) for one in found] == [0, 1], "the next read has a place"
+    assert shelf.trouble == ""
+    assert shelf.figures.damaged == 0
+
+    # Nor when it is opened meanwhile, as by a worker that takes the place of another one.
+    assert child(FILLS, str(tmp_path / "store")).returncode == -signal.SIGKILL
+    refused = child(COUNTS, str(tmp_path / "store"))
+    assert "BlockingIOError: [Errno 11] too many processes read it" in refused.stderr
+    shelf.load([b"*a.b/7"], found.append)
+    opened = child(COUNTS, str(tmp_path / "store"))
+    assert opened.stdout == f"{len(pages)}\n", opened.stderr
+    shelf.close()
+    assert served_from(tmp_path / "store", pages) == pages
+    assert not list(tmp_path.glob("store.broken-*"))
+
+
 def test_a_file_is_never_shorter_than_its_header_says(tmp_path: Path) -> None:
     """LMDB does not write pages that were added and freed in one commit: it looks cut off then."""
     database, file = Database(str(tmp_path), 1 << 20), tmp_path / "data.mdb"
