@@ -135,17 +135,16 @@ def begin(
     entry = services.store.find(identity, parsed.head, now)  # entry_to_spare, inlined
     if entry is not None and entry[CODING]:
         entry = if_readable(services, parsed, entry)
-    kind = parsed.kind
-    awaited = NOT_AWAITED
-    if parsed.asks_events:
-        who = services.peers.client_of(client.forwarding, parsed)
-        awaited = services.awaited_streams.judge(identity.route, who, now)
-        if awaited:
-            kind = Kind.OTHER
     forwarding = client.forwarding
     number = (
         services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
     )
+    kind = parsed.kind
+    awaited = NOT_AWAITED
+    if parsed.asks_events:
+        awaited = services.awaited_streams.judge(identity.route, number, now)
+        if awaited:
+            kind = _OTHER
     breaker = services.breaker
     permit: Permit | None = None
     if breaker.unsettled.calm:
@@ -161,25 +160,11 @@ def begin(
                 answer_from_store(services, client, parsed, entry, shed.reason, now)
             return None
     if permit is None:
-        if (
-            entry is None
-            and services.far is not None
-            and not awaited
-            and waits_for_far(services, client, parsed)
-        ):
+        permit = _admit_or_answer(
+            services, client, parsed, kind, entry, number, now, body, has_stream=awaited != 0
+        )
+        if permit is None:
             return None
-        asker = None  # determined only if there may not be enough slots for all requests
-        if breaker.wants_asker(entry is not None):
-            asker = services.turns.asker_of(forwarding, parsed, number, now, entry is not None)
-        age_s: float | None = None if entry is None else now - entry[STORED_AT]
-        decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
-        if isinstance(decision, Rejection):
-            if entry is not None and not entry[CODING]:
-                answer_from_store(services, client, parsed, entry, decision.reason, now)
-            else:
-                _answer_without(services, client, parsed, decision, entry, now, body)
-            return None
-        permit = decision
     exchange: Exchange | None = None
     try:
         if services.store.borrowed is not None and entry is not None:
@@ -193,18 +178,65 @@ def begin(
             exchange.forward(now)
     except Exception as error:
         if exchange is None or exchange.stage is _QUEUED:
-            if permit.phase is _IN_FLIGHT:
-                breaker.finished(now, permit, _NEUTRAL)
-            else:
-                breaker.cancel(permit)
-            if exchange is not None and exchange.awaited:
-                _end_awaited(services, forwarding, parsed, exchange.awaited)
+            _give_back(services, client, parsed, permit, exchange, now)
             raise
         # For example, a lack of memory. The client does not refer to the exchange yet, so
         # nothing else could end the exchange and free its slot.
         report(services.loop, "a request could not begin", error)
         exchange.broken(now)
     return exchange if exchange.stage is not _DONE else None
+
+
+def _admit_or_answer(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    kind: Kind,
+    entry: Record | None,
+    number: int,
+    now: float,
+    body: RequestBody | None,
+    *,
+    has_stream: bool,
+) -> Permit | None:
+    """Ask the breaker; None if the request has been answered, or waits for another box."""
+    if (
+        entry is None
+        and services.far is not None
+        and not has_stream
+        and waits_for_far(services, client, parsed)
+    ):
+        return None
+    breaker, identity = services.breaker, parsed.identity
+    asker = None  # determined only if there may not be enough slots for all requests
+    if breaker.wants_asker(entry is not None):
+        asker = services.turns.asker_of(client.forwarding, parsed, number, now, entry is not None)
+    age_s: float | None = None if entry is None else now - entry[STORED_AT]
+    decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
+    if not isinstance(decision, Rejection):
+        return decision
+    if entry is not None and not entry[CODING]:
+        answer_from_store(services, client, parsed, entry, decision.reason, now)
+    else:
+        _answer_without(services, client, parsed, decision, entry, now, body)
+    return None
+
+
+def _give_back(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    permit: Permit,
+    exchange: "Exchange | None",
+    now: float,
+) -> None:
+    """Return the permit of a request that could not begin, and the credit of its event stream."""
+    if permit.phase is _IN_FLIGHT:
+        services.breaker.finished(now, permit, _NEUTRAL)
+    else:
+        services.breaker.cancel(permit)
+    if exchange is not None and exchange.awaited:
+        _end_awaited(services, client.forwarding, parsed, exchange.awaited)
 
 
 def _answer_without(
