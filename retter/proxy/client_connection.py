@@ -237,6 +237,8 @@ class DownstreamConnection(Requester):
         self.resume_body()  # before the write, which may pause reading again at once
         if data := self.requests.take_rest(self):
             tunnel.client_data(data, now)
+        if self.sends_no_more:
+            tunnel.client_eof(now)  # it came before the 101
 
     def close(self) -> None:
         """Close when all written bytes have been sent."""
@@ -385,7 +387,7 @@ class DownstreamConnection(Requester):
         if self._tunnel is not None:
             self._tunnel.client_eof(self._loop.time())
             return True
-        if self.work is not None and self.work.event_stream:
+        if self.work is not None and self.work.event_stream and self.work.answer_begun:
             return False  # a half-close is unlikely here: the user has closed the page
         if self.out.writes_slices:
             self.sends_no_more = True  # the stored response is still written

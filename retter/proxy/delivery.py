@@ -382,8 +382,12 @@ class Delivery(Work):
 
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's patience is over: answer with the stored response."""
+        learn_of_failure(self._services, self._parsed, self._permit, now)
+        self.answer_impatiently(now)
+
+    def answer_impatiently(self, now: float) -> None:
+        """Answer with the stored response if nothing was sent yet; else hold nothing back."""
         services, client = self._services, self._client
-        learn_of_failure(services, self._parsed, self._permit, now)
         if client is None or self._relay.begun:
             return
         came = answer_impatiently(services, client, self._parsed, now, self._began_at, self._permit)

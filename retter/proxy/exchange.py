@@ -650,6 +650,8 @@ class Exchange(Work):
         if self._blocked_since < _FOREVER:
             delivery.blocked_since(self._blocked_since)
         _begin_delivery(delivery, body, complete, trailers, now)
+        if self._decoded_later:
+            delivery.answer_impatiently(now)
 
     def _leave(self) -> None:
         """End the exchange, except for the permit, client and connection: the caller has these."""

@@ -496,6 +496,39 @@ def test_a_head_that_has_come_is_held_back_no_longer_if_too_many_wait() -> None:
     site.at_rest()
 
 
+def late_head(site: Site, room: bool) -> FakePeer:
+    """Let the head come after patience was over and too many were being decoded."""
+    site.stores(reply(b"broken", status="500 Oh"), get("/other"))  # so it is held back for long
+    client = site.asks()
+    overdue_while_too_many_wait(site)
+    if room:
+        site.proxy.workers.waiting = 0
+    site.proxy.upstream.sends(packed()[:-10])
+    return client
+
+
+def test_when_the_head_comes_what_is_stored_is_decoded_if_there_is_room_by_then() -> None:
+    site = Site(is_open=False)
+    client = late_head(site, room=True)
+    assert client.received() == b"" and site.jobs == 1
+    site.works()
+    answer = client.received()
+    assert body_of(answer) == PAGE and b"detail=patience" in answer
+    site.proxy.upstream.sends(packed()[-10:])
+    assert client.received() == b""
+    site.at_rest()
+
+
+def test_a_head_that_comes_when_patience_is_over_is_not_held_back_if_too_many_wait() -> None:
+    site = Site(is_open=False)
+    client = late_head(site, room=False)
+    assert body_of(client.received()) == PACKED[:-10]
+    site.proxy.upstream.sends(packed()[-10:])
+    assert client.received() == PACKED[-10:]
+    site.proxy.workers.waiting = 0
+    site.at_rest()
+
+
 # What is looked into before it is stored
 
 

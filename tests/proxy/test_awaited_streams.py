@@ -16,6 +16,8 @@ from retter.proxy.awaited_streams import (
     ROUTES_MAX,
     AwaitedStreams,
 )
+from retter.proxy.ticker import TICK_S
+from tests.proxy.test_half_close import with_socket
 from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 from tests.support.tracing import untraced
 
@@ -83,11 +85,45 @@ def test_a_client_that_leaves_frees_the_application() -> None:
     proxy = FakeProxy()
     client = listener(proxy)
     upstream = proxy.upstream
+    told = with_socket(client)
+    client.ends()
+    told.theirs.close()  # as when the first octet of the answer has been answered with a reset
+    proxy.advance(TICK_S)
+    told.close()
+    assert upstream.closed
+    proxy.assert_at_rest()
+    assert judged(proxy) == ON_CREDIT
+
+
+def test_who_awaits_a_stream_may_have_closed_its_sending_side() -> None:
+    """Its requests after that one are answered, too, if the stream ends."""
+    proxy = FakeProxy()
+    client = proxy.client(get("/events", headers=EVENTS) + get("/next"))
+    told = with_socket(client)
+    client.ends()
+    proxy.advance(1.0)
+    proxy.upstream.sends(HEAD + b"data: 1\n\n")
+    proxy.advance(1.0)
+    proxy.upstream.ends()
+    stream = client.received()
+    assert stream.startswith(b"HTTP/1.1 200 ")
+    assert body_of(stream) == b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"
+    proxy.upstream.sends(reply(b"next"))
+    assert body_of(client.received()) == b"next" and client.closed
+    told.close()
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+def test_a_stream_that_has_begun_ends_with_its_client() -> None:
+    proxy = FakeProxy()
+    client = listener(proxy)
+    proxy.upstream.sends(HEAD + b"data: 1\n\n")
+    upstream = proxy.upstream
     client.ends()
     proxy.settle()
     assert upstream.closed
     proxy.assert_at_rest()
-    assert judged(proxy) == ON_CREDIT
 
 
 @pytest.mark.parametrize("mode", [Mode.OPEN, Mode.CLOSED])

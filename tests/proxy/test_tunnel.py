@@ -32,3 +32,22 @@ def test_clients_that_leave_a_handshake_say_nothing_about_the_application() -> N
         assert proxy.upstream.closed
     proxy.assert_at_rest()
     assert proxy.services.breaker.snapshot(proxy.loop.now).failures == 0
+
+
+def test_a_client_may_have_closed_its_sending_side_before_the_101() -> None:
+    """The application gets what was sent ahead and its end, and may still answer."""
+    proxy = FakeProxy()
+    client = proxy.client(HANDSHAKE)
+    client.sends(b"ahead")
+    client.ends()
+    upstream = proxy.upstream
+    upstream.received()
+    upstream.sends(SWITCHING)
+    assert upstream.received() == b"ahead"
+    assert upstream.transport.eof_written
+    upstream.sends(b"answer")
+    assert client.received().endswith(b"\r\n\r\nanswer")
+    upstream.ends()
+    proxy.settle()
+    assert client.closed
+    proxy.assert_at_rest()
