@@ -5,6 +5,9 @@ commit. If the process is killed in between, the next start finds it here. Nothi
 disk, because the page cache survives the process. (A power cut may lose the last tenth of a
 second.)
 
+An entry that does not verify is where the entries end, unless others follow: then it is damaged.
+What it removed is not known, so everything is removed.
+
 The file has its full size from the beginning, so that a logout can be written to a full disk. The
 file begins with a number that is part of the checksum of every entry. So a new number makes all
 entries invalid: the file is empty then.
@@ -25,12 +28,17 @@ JOURNAL_BYTES: Final = 256 * 1024
 # Most octets of one entry. A longer one is replaced by the removal of everything.
 ENTRY_BYTES_MAX: Final = 80 * 1024
 
+_BEGIN: Final = b'{"'  # of each payload (packed_removals.py)
+
 _epoch = Struct("<Q")
 _entry = Struct("<II")  # length, checksum
 
 
 class Journal:
     """The file of the removals since the last commit.
+
+    Attributes:
+        is_damaged: Whether `read` has found an entry that does not verify among others.
 
     Raises:
         OSError: The file cannot be made or read.
@@ -46,21 +54,42 @@ class Journal:
             os.close(self._fd)
             raise
         self._end = _epoch.size
+        self.is_damaged = False
 
     def read(self) -> Removals:
         """Return the removals that the database may not have."""
         data = os.pread(self._fd, JOURNAL_BYTES, 0)
         removals = Removals()
         at = _epoch.size
-        while at + _entry.size <= len(data):
-            length, checksum = _entry.unpack_from(data, at)
-            payload = data[at + _entry.size : at + _entry.size + length]
-            if not length or len(payload) < length or checksum != self._checksum(payload):
-                break
-            removals.add(unpacked_removals(payload))
-            at += _entry.size + length
-        self._end = at
-        return removals
+        while True:
+            while payload := self._entry_at(data, at):
+                removals.add(unpacked_removals(payload))
+                at += _entry.size + len(payload)
+            self._end = at
+            if removals.everything:
+                return removals  # what stands behind may be older, see `note`
+            at = self._next_entry(data, at)
+            if at < 0:
+                return removals
+            self.is_damaged = True
+            removals.add(Removals(everything=True))
+
+    def _entry_at(self, data: bytes, at: int) -> bytes:
+        """Return the payload of the entry at a place; empty if none begins there."""
+        if at + _entry.size > len(data):
+            return b""
+        length, checksum = _entry.unpack_from(data, at)
+        payload = data[at + _entry.size : at + _entry.size + length]
+        if len(payload) < length or checksum != self._checksum(payload):
+            return b""
+        return payload
+
+    def _next_entry(self, data: bytes, at: int) -> int:
+        """Return where an entry begins behind one that does not verify; -1 if there is none."""
+        at = data.find(_BEGIN, at + 1 + _entry.size)
+        while at >= 0 and not self._entry_at(data, at - _entry.size):
+            at = data.find(_BEGIN, at + 1)
+        return max(-1, at - _entry.size)
 
     def note(self, removals: Removals) -> None:
         """Add removals.

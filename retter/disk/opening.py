@@ -12,7 +12,6 @@ from retter.disk.folder import LOOP, Folder, cannot_use
 from retter.disk.journal import Journal
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
-from retter.store.write_behind import Removals
 
 # Journals of several workers begin with this (shared_opening.py).
 OF_WORKERS: Final = "drops-"
@@ -81,8 +80,13 @@ def open_in(
     shelf = DiskShelf(folder, database, journal, settings, reader, writer, clock, wall, failpoint)
     shelf.secret = secret
     shelf.set_aside = folder.set_aside_reason
-    removals = _removals_of_workers(folder)
-    removals.add(journal.read())
+    removals = journal.read()
+    shelf.drops_damaged = journal.is_damaged
+    for name in folder.names(OF_WORKERS):  # of an earlier run, which may not have committed them
+        of_worker = Journal(folder.at(name))
+        removals.add(of_worker.read())
+        shelf.drops_damaged = shelf.drops_damaged or of_worker.is_damaged
+        of_worker.close()
     # With a new secret, personal entries cannot be found again. With --store-private off, they must
     # not stay. In both cases they are removed.
     removals.personal = removals.personal or is_new or settings.store_private == "off"
@@ -98,16 +102,6 @@ def open_in(
     for name in folder.names(OF_WORKERS):
         folder.remove(name)
     return shelf
-
-
-def _removals_of_workers(folder: Folder) -> Removals:
-    """Return removals that workers of an earlier run may not have committed."""
-    removals = Removals()
-    for name in folder.names(OF_WORKERS):
-        journal = Journal(folder.at(name))
-        removals.add(journal.read())
-        journal.close()
-    return removals
 
 
 def _database(

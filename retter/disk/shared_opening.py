@@ -41,7 +41,10 @@ class _NoThread:
 
 
 def prepare(
-    settings: Settings, workers: int, on_set_aside: Callable[[str], None] = lambda why: None
+    settings: Settings,
+    workers: int,
+    on_set_aside: Callable[[str], None] = lambda why: None,
+    on_drops_damaged: Callable[[], None] = lambda: None,
 ) -> int:
     """Make the folder of `settings.store` ready for workers; return the descriptor of its lock.
 
@@ -50,6 +53,7 @@ def prepare(
 
     Args:
         on_set_aside: Called with the reason if a broken database was set aside.
+        on_drops_damaged: Called if everything was removed, because removals could not be read.
 
     Raises:
         ConfigError: The folder cannot be used.
@@ -73,6 +77,8 @@ def prepare(
     shelf.close()
     if shelf.set_aside:
         on_set_aside(shelf.set_aside)
+    if shelf.drops_damaged:
+        on_drops_damaged()
     return lock_fd
 
 
@@ -126,6 +132,7 @@ def open_shared(
     if place.leads:  # one of them tells it
         shelf.set_aside = place.store_set_aside
     removals = journal.read()
+    shelf.drops_damaged = journal.is_damaged
     removals.add(news.own)
     if removals:
         shelf.behind.begin_with(removals)

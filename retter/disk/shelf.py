@@ -99,6 +99,7 @@ class DiskShelf:
         trouble: Why RETTER uses the memory alone; "" if it uses the disk.
         is_spared: In spite of that, the next start uses the database.
         set_aside: Why the database was set aside at the start; "" if it was not.
+        drops_damaged: Whether removals of the process before could not be read: all was removed.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class DiskShelf:
         self._max_stale_s = settings.max_stale_s
         self.secret = b""
         self.set_aside = ""
+        self.drops_damaged = False
         self.trouble = ""
         self.is_spared = False
         self.lent = False  # to the process that takes over

@@ -6,12 +6,23 @@ from retter.telemetry.log import get_logger
 log = get_logger()
 
 
+def log_damaged_drops(path: str) -> None:
+    """Log that all stored responses were removed, since it is not known which had to be."""
+    log.warning(
+        "store-drops-damaged",
+        store=path,
+        advice="which responses were dropped before the last end cannot be read, so all of them "
+        "are; look after the disk",
+    )
+
+
 class DiskLog:
     """Called once a second with the time."""
 
     def __init__(self, services: Services) -> None:
         self._disk = services.disk
         self._set_aside_logged = False
+        self._drops_logged = False
         self._trouble_logged = False
         self._failing = False
         self._failures = 0
@@ -32,6 +43,9 @@ class DiskLog:
                 store=disk.path,
                 advice=f"it is kept as {disk.path}.broken-TIME; RETTER began a new one",
             )
+        if disk.drops_damaged and not self._drops_logged:
+            self._drops_logged = True
+            log_damaged_drops(disk.path)
         if disk.trouble and not self._trouble_logged:
             self._trouble_logged = True
             log.error(

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from math import inf
 from struct import Struct
@@ -190,10 +191,13 @@ class Supervisor:
                 log.error("store-broken", error=_STORE_BROKEN, advice=_STORE_BROKEN_ADVICE)
             return store, lock_fd  # the other supervisor's workers use it too
         from retter.disk.shared_opening import prepare
+        from retter.process.disk_log import log_damaged_drops
 
         wanted = replace(settings, store=store.path, store_disk_bytes=store.bytes_max)
         try:
-            return store, prepare(wanted, self._workers, self._on_set_aside)
+            return store, prepare(
+                wanted, self._workers, self._on_set_aside, partial(log_damaged_drops, store.path)
+            )
         except ConfigError:
             store.remove()
             raise

@@ -10,8 +10,11 @@ import lmdb
 import pytest
 
 from retter.disk.folder import LOOP, Folder
+from retter.disk.journal import Journal
+from retter.disk.shared_opening import prepare
+from retter.store.write_behind import Removals
 from tests.disk.pages import NOW, child, served_from, store_pages
-from tests.support.disk import Clock, open_at
+from tests.support.disk import Clock, disk_settings, open_at
 
 
 def test_rot_in_a_body_costs_that_page(tmp_path: Path) -> None:
@@ -183,3 +186,87 @@ def test_another_version_is_set_aside(tmp_path: Path, version: int) -> None:
     shelf = open_at(store, Clock())
     assert shelf.set_aside == f"its format is version {version}"
     shelf.close()
+
+
+def noted(file: Path, *keys: bytes) -> list[int]:
+    """Note removals of keys in a journal; return where each of them begins."""
+    journal = Journal(str(file))
+    journal.read()
+    begins = []
+    for key in keys:
+        begins.append(journal._end)
+        journal.note(Removals(keys={key}))
+    journal.close()
+    return begins
+
+
+def read_from(file: Path) -> tuple[Removals, bool]:
+    journal = Journal(str(file))
+    removals = journal.read()
+    journal.close()
+    return removals, journal.is_damaged
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 4
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [0, 2, 4, 8, 9, 15])  # length, checksum, text
+def test_a_damaged_removal_among_others_removes_everything(tmp_path: Path, at: int) -> None:
+    """What it removed is not known. Nor would be what those behind it removed."""
+    drops = tmp_path / "drops"
+    begins = noted(drops, b"*a.b/1", b"*a.b/2", b"*a.b/3")
+    flip(drops, begins[1] + at)
+    removals, is_damaged = read_from(drops)
+    assert is_damaged
+    assert removals.everything
+    assert removals.keys <= {b"*a.b/1", b"*a.b/3"}
+
+    # What is noted after that overwrites none of them.
+    noted(drops, b"*a.b/4")
+    assert read_from(drops)[1]
+
+
+def test_what_is_left_of_earlier_removals_is_no_damage(tmp_path: Path) -> None:
+    drops = tmp_path / "drops"
+    journal = Journal(str(drops))
+    for turn in range(3):
+        for number in range(9 - turn):
+            journal.note(Removals(keys={b"*a.b/" + b"x" * (number + turn)}))
+        journal.clear()
+    assert read_from(drops) == (Removals(), False)
+    journal.note(Removals(superseded={b"*a.b/1"}))
+    assert read_from(drops) == (Removals(superseded={b"*a.b/1"}), False)
+
+    # A journal without room begins anew, in front of what is there.
+    for number in range(30):
+        journal.note(Removals(keys={b"*a.b/%d/" % number + b"x" * 10_000}))
+    removals, is_damaged = read_from(drops)
+    assert (removals.everything, is_damaged) == (True, False)
+    journal.close()
+
+
+@pytest.mark.parametrize("name", ["drops", "drops-1"], ids=["alone", "of a worker"])
+def test_a_damaged_removal_is_said(tmp_path: Path, name: str) -> None:
+    pages = store_pages(tmp_path)
+    begins = noted(tmp_path / name, b"*a.b/1", b"*a.b/2")
+    flip(tmp_path / name, begins[0] + 12)
+    shelf = open_at(tmp_path, Clock(NOW))
+    assert shelf.drops_damaged
+    assert shelf.stats()["entries"] == 0
+    shelf.close()
+    shelf = open_at(tmp_path, Clock(NOW))
+    assert not shelf.drops_damaged, "once"
+    shelf.close()
+    assert served_from(tmp_path, store_pages(tmp_path)) == pages
+
+
+def test_a_damaged_removal_is_said_where_there_are_workers(tmp_path: Path) -> None:
+    store_pages(tmp_path)
+    begins = noted(tmp_path / "drops-0", b"*a.b/1", b"*a.b/2")
+    flip(tmp_path / "drops-0", begins[0] + 12)
+    said: list[str] = []
+    os.close(prepare(disk_settings(tmp_path), 2, said.append, lambda: said.append("damaged")))
+    assert said == ["damaged"]

@@ -17,6 +17,7 @@ class Disk:
     def __init__(self) -> None:
         self.figures = ShelfFigures()
         self.set_aside = self.trouble = ""
+        self.drops_damaged = False
         self.is_spared = False
 
 
@@ -39,7 +40,8 @@ def test_without_a_disk_or_news_nothing_is_said() -> None:
 def test_what_lasts_is_said_once() -> None:
     disk = Disk()
     disk.set_aside, disk.trouble = "not a database", "Input/output error"
-    assert said(log_of(disk), 5) == ["store-set-aside", "store-failed"]
+    disk.drops_damaged = True
+    assert said(log_of(disk), 5) == ["store-set-aside", "store-drops-damaged", "store-failed"]
 
 
 def test_what_the_next_start_does_with_the_file_is_said() -> None:
