@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from retter._version import VERSION
 from retter.config.files import PAGE_BYTES_MAX, check_file
-from retter.config.load import Effective, load, named_as_given, nearest
+from retter.config.likeness import nearest, nearest_flag
+from retter.config.load import Effective, load, named_as_given
 from retter.config.output import OutputLost, put
 from retter.config.settings import SETTINGS, ConfigError, Settings
 from retter.config.units import overlap, parse_listen, parse_upstream, reaches
@@ -436,16 +437,9 @@ def _about_unknown(unknown: Sequence[str]) -> str:
         "--check-config",
     ]
     flag = argument.partition("=")[0]
-    guess = _OTHER_NAMES.get(flag) or _nearest_flag(flag, flags)
+    guess = _OTHER_NAMES.get(flag) or nearest_flag(flag, flags)
     hint = f"did you mean {guess}?" if guess else "see retter --help-all"
     return f"{flag}: no such option; {hint}"
-
-
-def _nearest_flag(flag: str, flags: Sequence[str]) -> str | None:
-    # All begin with --, which says nothing about likeness.
-    names = {known.removeprefix("--"): known for known in flags}
-    guess = nearest(flag.lstrip("-"), names)
-    return names[guess] if guess else None
 
 
 # Output

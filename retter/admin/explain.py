@@ -16,6 +16,7 @@ from retter.base.reason import Reason
 from retter.breaker import Asker, Kind, Permit, Phase, State
 from retter.breaker.demand import WINDOW_S
 from retter.breaker.fairness import LANE_WORDS
+from retter.config.units import format_duration
 from retter.http.memo import HeadMemo
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
@@ -105,7 +106,7 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     return {
         "decision": decision,
         "reason": reason.value,
-        "words": _WORDS[decision] + _remark(stored, usable, decision, now),
+        "words": _words(services, stored, usable, decision, now),
         "state": services.breaker.circuit.state.value,
         "key": {
             # A part of the target may be a session.
@@ -194,6 +195,24 @@ def _decide(
         return ("probe" if would.reason is Reason.PROBE else word), would.reason
     stored = stored_for_rejected(services, parsed, entry, now, peeking=True)
     return ("refuse" if stored is None else "stored"), would.reason
+
+
+def _words(
+    services: Services,
+    stored: StoredResponse | None,
+    usable: StoredResponse | None,
+    decision: str,
+    now: float,
+) -> str:
+    fault = services.pool.fault
+    if decision not in ("forward", "probe") or not fault or services.pool.idle:
+        return _WORDS[decision] + _remark(stored, usable, decision, now)
+    begin = f"It would be forwarded, but the application cannot be reached now ({fault})."
+    if usable is not None:
+        return f"{begin} So the stored response would be used."
+    hold_s = services.settings.connect_hold_s
+    lasts = f" if that lasts for {format_duration(hold_s)} (--connect-hold)" if hold_s else ""
+    return f"{begin} It would get an error{lasts}.{_remark(stored, usable, decision, now)}"
 
 
 def _remark(

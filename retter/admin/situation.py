@@ -481,7 +481,7 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("It goes on: no visitor waits for a log."),
         _say("Look at the disk of the access log, or at who reads standard error."), beside=True),
     Row("store full", "note", lambda f: f.evicted > 0 and f.store_full >= 0.95,
-        lambda f: f"The store is full: {count(f.evicted, 'page')} removed in the last 10 s.",
+        lambda f: f"The store is full: {count(f.evicted, 'response')} removed in the last 10 s.",
         _say("RETTER keeps the pages that are requested most. The others are missing if the "
              "application fails."),
         _say("Raise `--store-memory`."), beside=True),

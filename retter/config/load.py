@@ -1,12 +1,13 @@
 """Settings from flags, variables and the file, in this order, and the origin of each value."""
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from retter.config.files import CONFIG_BYTES_MAX, read_file
 from retter.config.legacy import ALIASES
+from retter.config.likeness import nearest
 from retter.config.settings import (
     ENVIRONMENT_PREFIX,
     SETTING_OF,
@@ -231,13 +232,37 @@ def _read_toml(path: str, named_by: str, *, pipe: bool) -> dict[str, object]:
     octets = read_file(named_by, path, CONFIG_BYTES_MAX, pipe=pipe)
     try:
         # Some editors begin a file in UTF-8 with a mark of its encoding.
-        return tomllib.loads(octets.decode("utf-8-sig"))
+        text = octets.decode("utf-8-sig")
+        if line := _deep_key(text):
+            raise ConfigError(
+                f"{path}: line {line}: a key of more than {KEY_DOTS_MAX} parts; "
+                "every setting stands at the top level"
+            )
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not a TOML file: not in UTF-8 (octet {error.start + 1})"
         ) from None
     except (ValueError, RecursionError) as error:  # not TOML, or nested too deeply
         raise ConfigError(f"{path}: not a TOML file: {error}{_toml_hint(str(error))}") from None
+
+
+KEY_DOTS_MAX: Final = 250
+"""The time that tomllib takes for a key is quadratic in its parts: 70 s for 64,000 of them, which
+have 128 KB. A file of 1 MiB that is full of keys of 250 parts takes two to four seconds."""
+
+
+def _deep_key(text: str) -> int:
+    """Return the first line that has a key of too many parts, or 0."""
+    if text.count(".") <= KEY_DOTS_MAX:
+        return 0
+    for number, line in enumerate(text.split("\n"), 1):
+        # A key stands before an equals sign, or in brackets at the beginning of a line.
+        before, *others = line.split("=")
+        keys = [before, *others[:-1]] if others or before.lstrip().startswith("[") else []
+        if any(key.count(".") > KEY_DOTS_MAX for key in keys):
+            return number
+    return 0
 
 
 # Beginnings of what Python's parser says, and the mistake that is behind it most often. The line
@@ -253,10 +278,3 @@ _TOML_HINTS: Final = {
 
 def _toml_hint(error: str) -> str:
     return next((hint for start, hint in _TOML_HINTS.items() if error.startswith(start)), "")
-
-
-def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:
-    """Return the known word that looks most like this one, or None if none looks like it."""
-    import difflib  # only needed after a mistake
-
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=likeness)), None)

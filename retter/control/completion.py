@@ -44,12 +44,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command with its options and the values of its operands. The proxy has the name ""."""
+    """One command with its options and the values of its operands. The proxy has the name "".
+
+    If the first operand is one of some choices, `more` is what may come after it.
+    """
 
     name: str
     about: str
     options: tuple[Option, ...]
     operand: Value
+    more: Value
 
 
 def commands(
@@ -68,7 +72,7 @@ def _command(
     name: str, parser: argparse.ArgumentParser, choices: Mapping[str, Sequence[str]]
 ) -> Command:
     options: list[Option] = []
-    operand = Value()
+    operand, more = Value(), Value()
     for action in parser._actions:  # argparse has no public way to list them
         if action.help == argparse.SUPPRESS:
             continue
@@ -76,8 +80,11 @@ def _command(
         about = _short(action.help or "")
         options += [Option(flag, about, value) for flag in action.option_strings]
         if not action.option_strings and value is not None:
-            operand = _either(operand, value)
-    return Command(name, _short(parser.description or ""), tuple(options), operand)
+            if operand.choices:
+                more = _either(more, value)
+            else:
+                operand = _either(operand, value)
+    return Command(name, _short(parser.description or ""), tuple(options), operand, more)
 
 
 def _either(first: Value, second: Value) -> Value:
@@ -172,9 +179,21 @@ def _bash_words(command: Command, found: Sequence[Command]) -> str:
         f"        {_pattern(command)})\n"
         "            if [[ $word == -* ]]; then\n"
         f"                {_bash_reply(options)}\n"
+        f"{_bash_more(command)}"
         "            else\n"
         f"                {_bash_reply(operand)}\n"
         "            fi ;;"
+    )
+
+
+def _bash_more(command: Command) -> str:
+    """Return a branch for what comes after the first operand, if it is one of some choices."""
+    if not command.name or not command.operand.choices:
+        return ""
+    chosen, before = "|".join(command.operand.choices), "${COMP_WORDS[*]:2:COMP_CWORD-2}"
+    return (
+        f"            elif [[ ' '{before}' ' =~ \\ ({chosen})\\  ]]; then\n"
+        f"                {_bash_reply(command.more)}\n"
     )
 
 
@@ -223,7 +242,11 @@ def _zsh(found: Sequence[Command]) -> str:
 def _zsh_case(command: Command) -> str:
     specifications = [_zsh_option(option) for option in command.options]
     if command.name:
-        specifications.append(f"'*:operand:{_zsh_action(command.operand)}'")
+        if command.operand.choices:
+            specifications.append(f"'1:operand:{_zsh_action(command.operand)}'")
+            specifications.append(f"'*:operand:{_zsh_action(command.more)}'")
+        else:
+            specifications.append(f"'*:operand:{_zsh_action(command.operand)}'")
     body = " \\\n                ".join(["_arguments", *specifications])
     return f"        {_pattern(command)})\n            {body} ;;"
 
@@ -264,7 +287,13 @@ def _fish_lines(command: Command, names: str) -> Iterator[str]:
         offer = f"-a {command.name} -d '{command.about}'"
         yield f"complete -c retter -n __fish_use_subcommand {offer}\n"
         when = f"'__fish_seen_subcommand_from {command.name}'"
-        yield f"complete -c retter -n {when}{_fish_arguments(command.operand)}\n"
+        if command.operand.choices:
+            chosen = f"__fish_seen_subcommand_from {' '.join(command.operand.choices)}"
+            first, then = f"{when[:-1]}; and not {chosen}'", f"{when[:-1]}; and {chosen}'"
+            yield f"complete -c retter -n {first}{_fish_arguments(command.operand)}\n"
+            yield f"complete -c retter -n {then}{_fish_arguments(command.more)}\n"
+        else:
+            yield f"complete -c retter -n {when}{_fish_arguments(command.operand)}\n"
     else:
         when = f"'not __fish_seen_subcommand_from {names}'"
     for option in command.options:

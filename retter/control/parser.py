@@ -3,6 +3,7 @@
 import argparse
 from typing import Any, NoReturn
 
+from retter.config.likeness import hint
 from retter.config.output import put
 from retter.config.settings import ConfigError
 
@@ -13,18 +14,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, and what there is."""
         name = self.prog.removeprefix("retter ")
-        raise ConfigError(f"{name}: {message}{self._hint(message)}")
-
-    def _hint(self, message: str) -> str:
-        what, _, names = message.partition(": ")
-        if what == "unrecognized arguments":
-            return f"; see {self.prog} --help"
-        if what == "the following arguments are required":
-            missing = names.split(", ")
-            for action in self._actions:  # argparse has no public way to list them
-                if action.choices and (action.metavar or action.dest) in missing:
-                    return f" ({', '.join(map(str, action.choices))})"
-        return ""
+        raise ConfigError(f"{name}: {message}{hint(self, message)}")
 
     def print_help(self, file: Any = None) -> None:
         """Print how the command is used. Raises OutputLost."""

@@ -217,7 +217,7 @@ def _info_text(said: dict[str, Any]) -> str:
     rows = [
         ("store", said["store"]),
         ("used by", f"process {process}" if process > 0 else "no process" if not process else "?"),
-        ("URLs", f"{words.number(said['urls'])}: {words.number(said['everyones'])} everyone's, "
+        ("pages", f"{words.number(said['urls'])}: {words.number(said['everyones'])} everyone's, "
                  f"{words.number(said['private'])} private"),
         ("bodies", words.number(said["bodies"])),
         ("size", f"{words.size(said['bytes'])} of {words.size(said['bytes_max'])}"),
@@ -463,7 +463,7 @@ def _compact(settings: Settings, options: argparse.Namespace) -> int:
     gone = done.entries_before - done.entries_after
     text = (
         f"{words.size(done.bytes_before)} before, {words.size(done.bytes_after)} now\n"
-        f"{words.number(done.entries_after)} URLs kept, {words.number(gone)} removed that were "
+        f"{words.number(done.entries_after)} pages kept, {words.number(gone)} removed that were "
         "too old or damaged\n"
     )
     _show(done._asdict(), options, text)

@@ -274,7 +274,7 @@ def report(result: Result, before: State, store: State) -> str:
         links = "link to another host was" if result.elsewhere == 1 else "links to other hosts were"
         lines.append(f"{words.number(result.elsewhere)} {links} not followed")
     lines.append(
-        f"the store has {words.pages(store['entries'])} ({words.size(store['bytes'])}), "
+        f"the store has {words.responses(store['entries'])} ({words.size(store['bytes'])}), "
         f"{words.number(store['entries'] - before['entries'])} more than before"
     )
     if result.reason:

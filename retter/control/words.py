@@ -68,8 +68,13 @@ def size(octets: float | None) -> str:
 
 
 def pages(n: int) -> str:
-    """`1 page`, `511 pages`."""
+    """`1 page`, `511 pages`. A page is a URL for one owner, with all variants of its response."""
     return f"{number(n)} page{'' if n == 1 else 's'}"
+
+
+def responses(n: int) -> str:
+    """`1 response`, `511 responses`: each variant of a page is one."""
+    return f"{number(n)} response{'' if n == 1 else 's'}"
 
 
 def modes() -> str:
@@ -182,7 +187,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("answers/s", served(state)),
         ("its latency", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
         ("in flight", f"{_in_flight(state)}, {number(state['queue'])} in the queue"),
-        ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
+        ("store", f"{responses(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         *([("on disk", on_disk(state["disk"]))] if "disk" in state else []),
         *([("shared", with_others(state["shared"]))] if "shared" in state else []),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from math import nan
 from typing import Any, Final, NoReturn
 
+from retter.config.likeness import hint
 from retter.config.output import put
 
 LISTEN: Final = "127.0.0.1:8090"
@@ -19,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError."""
-        raise ValueError(message.removeprefix("argument "))
+        raise ValueError(f"{message.removeprefix('argument ')}{hint(self, message)}")
 
     def print_help(self, file: Any = None) -> None:
         """Print how the command is used. Raises OutputLost."""

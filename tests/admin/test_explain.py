@@ -24,6 +24,35 @@ def test_why_it_would_be_forwarded() -> None:
         assert "no stored response" in found["words"]
 
 
+def test_why_tells_what_would_happen_while_the_application_cannot_be_reached() -> None:
+    """The circuit is still closed: only few requests have failed."""
+    with admin_of(upstream_timeout_s=1.0, connect_hold_s=2.0) as admin:
+        visit(admin, "/a")
+        admin.proxy.upstream.ends()
+        admin.proxy.auto_accept = False
+        admin.proxy.client(get("/b"))
+        admin.proxy.refuse()
+        found = why(admin)
+        assert (found["decision"], found["state"]) == ("forward", "CLOSED")
+        begin = "It would be forwarded, but the application cannot be reached now (refused). "
+        assert found["words"] == f"{begin}So the stored response would be used."
+        without = f"{begin}It would get an error if that lasts for 2s (--connect-hold). "
+        without += "There is no stored response to it."
+        assert why(admin, url="http://shop.example/c")["words"] == without
+        assert why(admin, method="POST")["words"] == without
+        admin.proxy.auto_accept = True
+        visit(admin, "/d")  # it is back
+        assert why(admin)["words"].startswith("It would be forwarded to the application.")
+
+
+def test_why_says_no_time_if_nothing_is_held_for_a_restart() -> None:
+    with admin_of(connect_hold_s=0.0) as admin:
+        admin.proxy.auto_accept = False
+        admin.proxy.client(get("/b"))
+        admin.proxy.refuse()
+        assert " It would get an error. There is" in why(admin)["words"]
+
+
 def test_why_tells_the_patience_of_now() -> None:
     with admin_of(patience_closed_s=4.0, patience_min_s=0.6) as admin:
         assert why(admin)["limits"]["patience_s"] == 4.0

@@ -92,7 +92,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
      "The access log is not written: no space left on device; 7 lines dropped in the "
      "last 10 s."),
     ("store full", "note", {"store_full": 0.99, "evicted": 7, "gets": WELL},
-     "The store is full: 7 pages removed in the last 10 s."),
+     "The store is full: 7 responses removed in the last 10 s."),
     ("late", "note", {"lag_s": 0.4, "gets": WELL},
      "RETTER itself is slow: it was held up for 400 ms."),
     ("first contact", "good", {"met": False, "upstream": ":8000"},
@@ -199,7 +199,7 @@ def test_what_else_is_the_case_is_told_beside_a_failure() -> None:
     assert found.row == "failing"
     assert found.also == (
         "3 log lines could not be written.",
-        "The store is full: 2 pages removed in the last 10 s.",
+        "The store is full: 2 responses removed in the last 10 s.",
     )
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from retter.compression import compressors
 from retter.config.legacy import ALIASES
-from retter.config.load import load, nearest
+from retter.config.likeness import nearest
+from retter.config.load import load
 from retter.config.settings import SESSION_COOKIES, SETTINGS, ConfigError, Setting, Settings
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -798,3 +799,23 @@ def test_workers_are_the_same_in_a_file_and_behind_the_option(value: str, tmp_pa
     for good, found in (("'Auto'", 0), ("2", 2), ("'2'", 2)):
         file.write_text(f"workers = {good}\n")
         assert load({"config": [str(file)]}, {}).settings.workers == found
+
+
+DEEP = "a." * 100_000 + "b"
+
+
+@pytest.mark.parametrize(
+    "text", [f"{DEEP} = 1", f"[{DEEP}]", f"x = {{ {DEEP} = 1 }}", f" [[{DEEP}]]"]
+)
+def test_a_key_of_very_many_parts_is_refused_at_once(text: str, tmp_path: Path) -> None:
+    """To parse it would take minutes."""
+    file = tmp_path / "retter.toml"
+    file.write_text(f"drain = '1s'\n{text}\n")
+    with pytest.raises(ConfigError, match="line 2: a key of more than 250 parts"):
+        load({"config": [str(file)]}, {})
+
+
+def test_dots_in_a_value_are_no_parts_of_a_key(tmp_path: Path) -> None:
+    file, dots = tmp_path / "retter.toml", "." * 199
+    file.write_text(f"failure_text = [\n'{dots}',\n'{dots}']\nstore = '{dots * 3}'\n")
+    assert load({"config": [str(file)]}, {}).settings.failure_text == (dots, dots)

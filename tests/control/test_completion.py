@@ -22,6 +22,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert main(["completion", shell]) == 0
         (folder / shell).write_text("".join(written))
     (folder / "retter.toml").write_text("")
+    (folder / "folder").mkdir()
     return folder
 
 
@@ -60,7 +61,7 @@ def in_bash(words: list[str], folder: Path) -> set[str]:
 def in_fish(words: list[str], folder: Path) -> set[str]:
     program = f'source ./fish; complete -C "{" ".join(words)}"'
     lines = run(shell("fish"), "-c", program, folder=folder)
-    return {line.split("\t")[0] for line in lines} - {""}
+    return {line.split("\t")[0].rstrip("/") for line in lines} - {""}
 
 
 LINES = [
@@ -73,6 +74,13 @@ LINES = [
     (["retter", "completion", ""], set(SHELLS)),
     (["retter", "config", "in"], {"init"}),
     (["retter", "demo", "--model", "f"], {"fixed"}),
+    (["retter", "store", ""], {"info", "verify", "list", "export", "compact"}),
+    (["retter", "store", "--store", "fol"], {"folder"}),
+    (["retter", "store", "--store", "folder", "ver"], {"verify"}),
+    (["retter", "store", "export", "fol"], {"folder"}),
+    (["retter", "config", ""], {"init", "schema"}),
+    (["retter", "config", "init", "ret"], {"retter.toml"}),
+    (["retter", "circuit", "open", ""], set[str]()),
 ]
 
 

@@ -110,7 +110,7 @@ def test_status_says_first_what_is_the_matter() -> None:
         "  answers/s    399 fresh, 1,584 stored, 0.7 refused, 0 failed, 2 gave up",
         "  its latency  23 ms typical, 1.2 s slowest 1 %",
         "  in flight    12 of 13, 2 in the queue",
-        "  store        511 pages, 8.9 MiB of 64.0 MiB, 98 % hits",
+        "  store        511 responses, 8.9 MiB of 64.0 MiB, 98 % hits",
         "  application  :8080, 9 connections busy, 3 idle",
         "  RETTER       1.0, process 4711, up 2 h 13 min, 412 clients connected",
         "  its cost     39.1 MiB, 48 us a request, event loop lag 0.4 ms",
@@ -282,7 +282,7 @@ def test_the_screen_shows_all_at_80_by_24() -> None:
         "LIMITING",
         "399 fresh",
         "12 of 13",
-        "511 pages",
+        "511 responses",
         "GET /products/*",
         "all 1,983 GETs got a page",
         "2,000/s",
@@ -366,6 +366,10 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
         (["why"], "why: the following arguments are required: URL"),
         (["status", "now"], "status: unrecognized arguments: now; see retter status --help"),
+        (
+            ["why", "/a", "--cooky=a"],
+            "why: unrecognized arguments: --cooky=a; did you mean --cookie?",
+        ),
         (["status", "--admin", "9090:"], "--admin: "),
         (
             ["circuit", "open", "--for", "48h"],

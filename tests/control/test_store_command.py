@@ -85,7 +85,7 @@ def test_info_says_how_much_is_there_and_for_whom(store: Path, capsys: Any) -> N
     assert found["bytes_max"] == 4 << 20
     assert 0 < found["bytes"] <= found["file_bytes"]
     code, text = run(capsys, "info", "--store", str(store))
-    assert code == 0 and "URLs     4: 3 everyone's, 1 private\n" in text
+    assert code == 0 and "pages    4: 3 everyone's, 1 private\n" in text
     assert max(map(len, text.replace(str(store), "/store").splitlines())) <= 80
     assert "used by  no process\n" in text
 
@@ -344,7 +344,7 @@ def test_compact_keeps_what_is_served_and_frees_the_rest(store: Path, capsys: An
 def test_compact_drops_what_is_too_old(store: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("RETTER_MAX_STALE", "1h")
     _, text = run(capsys, "compact", "--store", str(store))
-    assert "3 URLs kept, 1 removed" in text
+    assert "3 pages kept, 1 removed" in text
 
 
 def test_compact_that_finds_no_room_changes_nothing(

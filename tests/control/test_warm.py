@@ -393,7 +393,7 @@ def test_the_report_says_what_was_done_and_what_is_stored() -> None:
         "failed: http://a/y: timed out\n"
         "and 1 more\n"
         "7 links to other hosts were not followed\n"
-        "the store has 1,203 pages (2.0 MiB), 1,200 more than before\n"
+        "the store has 1,203 responses (2.0 MiB), 1,200 more than before\n"
         "ended early: the time is over\n"
     )
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.demo import cli, pages, terminal
+from retter.demo import cli, load, pages, terminal
 from retter.demo.database import (
     BIMODAL_MS,
     COLLAPSE_FACTOR_MAX,
@@ -883,3 +883,21 @@ def fetch(url: str) -> tuple[int, bytes]:
             return answer.status, answer.read()
     except HTTPError as error:
         return error.code, error.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "--conections", "5"], "--conections 5; did you mean --connections?"),
+        (["demo", "now"], "now; see retter demo --help"),
+        (["load", "http://127.0.0.1:1", "--secnds=4"], "--secnds=4; did you mean --seconds?"),
+        (["load", "http://127.0.0.1:1", "now"], "now; see retter load --help"),
+    ],
+)
+def test_an_unknown_argument_gets_a_hint(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"demo": cli.main, "load": load.main}[arguments[0]]
+    assert run(arguments[1:]) == 2
+    wanted = f"retter {arguments[0]}: unrecognized arguments: {said}\n"
+    assert capsys.readouterr().err == wanted

@@ -291,7 +291,7 @@ function draw(s) {
   meter("flight-meter", "flight-bar", s.in_flight, s.limit, `${count(s.in_flight)} of ${count(s.limit)}`);
   text("queue", count(s.queue));
   text("entries", count(s.store.entries));
-  text("entries-word", s.store.entries === 1 ? "page" : "pages");
+  text("entries-word", s.store.entries === 1 ? "response" : "responses");
   text("store-bytes", size(s.store.bytes));
   text("store-max", `of ${size(s.store.bytes_max)}`);
   meter("store-meter", "store-bar", s.store.bytes, s.store.bytes_max, `${size(s.store.bytes)} of ${size(s.store.bytes_max)}`);
@@ -344,7 +344,7 @@ let routesShown = "", eventsShown = "", incidentsShown = "";
 function drawDisk(disk) {
   $("disk").hidden = !disk;
   if (!disk) return;
-  const notes = [`on disk, ${count(disk.entries)} URLs`, `${count(disk.commits)} commits`];
+  const notes = [`on disk, ${count(disk.entries)} ${disk.entries === 1 ? "page" : "pages"}`, `${count(disk.commits)} commits`];
   if (disk.dirty) notes.push(`${count(disk.dirty)} not written yet`);
   if (disk.not_written) notes.push(`${count(disk.not_written)} dropped`);
   if (disk.set_aside) notes.push("a broken file was set aside");
