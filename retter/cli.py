@@ -43,7 +43,8 @@ For a RETTER that runs:
   retter status                   what is going on, and what to do
   retter top                      the same, live
   retter why URL                  what a visitor of a page would get, and why
-  retter purge URL, retter warm   drop stored pages; store pages beforehand
+  retter purge URL                drop the stored pages of a URL
+  retter warm URL                 request the pages of a site, to store them
   retter circuit open             hold the circuit: open, closed, observe, auto
   retter pause, retter resume     hold requests while you deploy
   retter store info               look at a store on disk

@@ -361,7 +361,7 @@ ROWS: Final[tuple[Row, ...]] = (
     # An operator's word.
     Row("paused", "off", lambda f: f.paused_s is not None,
         lambda f: f"An operator has paused the application, for {length(f.paused_s or 0)} more.",
-        lambda f: "RETTER sends it nothing. GETs get their stored page. What has none, and all "
+        lambda f: "RETTER sends it nothing. GETs get their stored page. GETs without one, and all "
                   f"other methods, are held for up to 50 s ({f.held} at present), then get 503.",
         _say("`retter resume` ends the pause; it ends by itself when the time is over."),
         hides=True),

@@ -41,7 +41,7 @@ def _flags(parser: "argparse.ArgumentParser") -> Iterator[str]:
     """Return the options of a parser, and those of the actions that it has."""
     for action in parser._actions:
         yield from action.option_strings
-        if isinstance(action.choices, dict):
-            parts = cast("Mapping[str, argparse.ArgumentParser]", action.choices)
-            for part in parts.values():
+        choices = cast("object", action.choices)
+        if isinstance(choices, dict):
+            for part in cast("Mapping[str, argparse.ArgumentParser]", choices).values():
                 yield from _flags(part)

@@ -285,7 +285,7 @@ def _warm_options(parser: argparse.ArgumentParser) -> None:
         default=WARM_PAGES,
         help=f"most pages that are requested (default {WARM_PAGES})",
     )
-    _add_time(parser, WARM_S, WARM_S_MAX, "at most")
+    _add_time(parser, WARM_S, WARM_S_MAX, "then it ends, whatever is left")
 
 
 # Steering
@@ -315,17 +315,25 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _purge_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", nargs="?", help="the stored pages of this URL")
     parser.add_argument(
-        "--prefix", metavar="URL", help="the stored pages of all URLs that begin with this"
+        "url",
+        metavar="URL",
+        nargs="?",
+        help="the stored pages of this URL, for everybody: http://example.org/a, example.org/a, "
+        "or /a for any host",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="URL",
+        help="the stored pages of all URLs that begin with this, in the same forms",
     )
     parser.add_argument(
         "--session",
         metavar="NAME=VALUE",
         type=_pair,
-        help="the stored pages of one session, by its cookie",
+        help="the stored pages of one session, which its cookie identifies: PHPSESSID=...",
     )
-    parser.add_argument("--all", action="store_true", help="everything")
+    parser.add_argument("--all", action="store_true", help="all stored pages")
 
 
 def _circuit(client: AdminClient, options: argparse.Namespace) -> int:
@@ -371,7 +379,7 @@ def _pause(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _pause_options(parser: argparse.ArgumentParser) -> None:
-    _add_time(parser, PAUSE_S, PAUSE_S_MAX, "at most; resume ends the pause earlier")
+    _add_time(parser, PAUSE_S, PAUSE_S_MAX, "resume ends the pause earlier")
 
 
 def _resume(client: AdminClient, options: argparse.Namespace) -> int:
@@ -397,7 +405,7 @@ def _add_time(parser: argparse.ArgumentParser, seconds: float, most_s: float, th
         metavar="TIME",
         type=_duration(1, most_s),
         default=seconds,
-        help=f"30s, 10m, 1h: {then} (default {units.format_duration(seconds)})",
+        help=f"how long: 30s, 10m or 1h; {then} (default {units.format_duration(seconds)})",
     )
 
 
@@ -418,9 +426,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "purge": ("Drop stored pages.", _purge, _purge_options),
     "circuit": ("Force the circuit for a time, or release it.", _circuit, _circuit_options),
     "pause": (
-        "Send the application nothing while you deploy. A GET gets its stored page. What has none, "
-        "and all other methods, are held until the pause ends: 256 requests at most, 50 s each, "
-        "then 503. What the application has already is left alone.",
+        "Send the application nothing while you deploy. A GET gets its stored page. GETs without "
+        "one, and all other methods, are held until the pause ends: 256 requests at most, 50 s "
+        "each, then 503. Requests that the application has already are not touched.",
         _pause,
         _pause_options,
     ),

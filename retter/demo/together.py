@@ -40,16 +40,17 @@ WELCOME: Final = """
       within milliseconds, and no POST is lost. See it on the dashboard, or in
       {top}
    3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
-   4. See what you were spared: the same load without RETTER, at
+   4. See the difference: send the same load to the shop without RETTER, at
       {shop}
 {reboot}
   Ctrl-C ends both.
 """
 
 REBOOT: Final = """
-   5. Reboot the machine, so to speak: end both, start RETTER alone, and read
-      the shop as it was. A page that nobody has opened yet says that the site
-      is being restarted, and comes as soon as the shop runs again.
+   5. See what visitors get after a reboot, before the shop runs: end both and
+      start RETTER alone. The pages that were opened before are still there.
+      Any other page says that the site is being restarted, and loads itself
+      again until the shop runs.
 
           {alone}
 """

@@ -666,7 +666,7 @@ $("release").addEventListener("click", release);
 $("pause").addEventListener("click", async () => {
   const chosen = $("pause-for"), seconds = Number(chosen.value);
   if (await confirmed(`Pause the application for ${chosen.selectedOptions[0].textContent}?`,
-    "It gets no new requests. A GET gets its stored page. What has none, and all other methods, are held until you resume or the time is over: 256 requests at most, for 50 seconds each, then they get a 503.", "Pause"))
+    "It gets no new requests. A GET gets its stored page. GETs without one, and all other methods, are held until you resume or the time is over: 256 requests at most, for 50 seconds each, then they get a 503.", "Pause"))
     await act("api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
 });
 const resume = () => act("api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
