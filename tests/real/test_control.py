@@ -82,7 +82,7 @@ def test_status_is_for_people_or_for_programs(run: Run, retter: RetterProgram) -
     assert re.match(rf"[A-Z ]+  since {MOMENT}, for .*; the circuit is CLOSED\n", out)
     assert re.search(r"^  visitors +In the last 10 s, ", out, re.M)
     assert re.search(r"^  in force +automatic$", out, re.M)
-    assert re.search(r"^  store +\d+ page", out, re.M)
+    assert re.search(r"^  store +\d+ response", out, re.M)
 
     code, out, _ = run("status", "--json")
     assert code == 0
