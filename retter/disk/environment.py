@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from errno import EACCES, EAGAIN, EINVAL, EIO, ENOSPC, EPERM, EROFS, errorcode
+from errno import EACCES, EAGAIN, EINVAL, EIO, ENOSPC, EPERM, EROFS, ESTALE, errorcode
 from typing import Any, Final, NamedTuple
 
 import lmdb
@@ -108,6 +108,7 @@ class Environment:
         self.map_bytes = max(2 * bytes_max + MAP_SPARE_BYTES, map_bytes_min)
         self.readonly = readonly
         self._path = os.path.join(folder, FILE)
+        self._fd = -1
         _reserve_lock(os.path.join(folder, LOCK_FILE), readers_max)
         try:
             self._env = lmdb.open(
@@ -126,12 +127,14 @@ class Environment:
             raise _cannot_open(error) from None
         try:
             self._open()
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except lmdb.Error as error:
             self.close()
             raise _cannot_open(error) from None
-        except (Damaged, Foreign):
+        except (Damaged, Foreign, OSError):
             self.close()
             raise
+        self._length = os.fstat(self._fd).st_size
 
     def _open(self) -> None:
         env, create = self._env, not self.readonly
@@ -162,6 +165,9 @@ class Environment:
     def close(self) -> None:
         """Close the database; nothing is written."""
         self._env.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def check_readers(self) -> int:
         """Free the places of readers whose processes have been killed; return how many."""
@@ -215,7 +221,23 @@ class Environment:
         this, a truncated file could not be recognised.
         """
         if os.stat(self._path).st_size < self.file_bytes:
-            os.truncate(self._path, self.file_bytes)
+            # Nobody else may write meanwhile: what another process appends would be cut off.
+            with self._env.begin(write=True):
+                if os.stat(self._path).st_size < self.file_bytes:
+                    os.truncate(self._path, self.file_bytes)
+
+    def check_length(self) -> None:
+        """Look whether the file is as long as it was: reading beyond its end kills the process.
+
+        LMDB never makes it shorter, and neither does RETTER.
+
+        Raises:
+            OSError: Somebody has cut it off.
+        """
+        length = os.fstat(self._fd).st_size  # 1 us
+        if length < self._length:
+            raise OSError(ESTALE, "somebody has cut it off")
+        self._length = length
 
     def failure(self, error: Exception) -> OSError:
         """Return the reason why LMDB could not write."""

@@ -248,6 +248,7 @@ class DiskShelf:
 
     def _read_slot(self, key: bytes, slot_key: bytes, now: float) -> UnpackedSlot | None:
         """Read a slot with its bodies, on the loop or in the thread; see `Database.read`."""
+        self._database.check_length()
         return self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
 
     @property
@@ -412,6 +413,8 @@ class DiskShelf:
 
     def tick(self, now: float) -> None:
         """Start the writes that are due, and end waits that are too long. Called on every tick."""
+        if not self.trouble:
+            self._look_at_file()
         self._keys.tick(self._clock())
         if self._reads:
             self._reads.tick(now)
@@ -424,6 +427,13 @@ class DiskShelf:
         if now >= self._sweep_at and not self.lent:
             self._sweep_at = now + SWEEP_EVERY_S
             self._writer.submit(self._sweep, self._swept)
+
+    def _look_at_file(self) -> None:
+        """Leave a file that somebody has cut off, before the next read of it kills the process."""
+        try:
+            self._database.check_length()
+        except OSError as error:
+            self._stop_using_disk(f"it cannot be read: {error.strerror}")
 
     def _commit(self) -> None:
         batch = self.behind.take(self._clock())
@@ -446,6 +456,7 @@ class DiskShelf:
     ) -> Done:
         if lost := self._folder.lost():
             raise OSError(ESTALE, f"somebody has removed or replaced {lost}; restart RETTER")
+        self._database.check_length()
         self._folder.enter(WRITER)
         try:
             return self._database.commit(batch, touched, now, wall, notes)

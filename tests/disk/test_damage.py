@@ -129,6 +129,7 @@ threads = Immediately(), Immediately()
 shelf = open_shelf(settings, *threads, clock.monotonic, wall=clock.wall, faults=True)
 shelf.start()
 if sys.argv[2] == "bus":
+    shelf._database.check_length = lambda: None  # a disk that cannot read a page, not a short file
     os.truncate(sys.argv[1] + "/data.mdb", 8192)
     for number in range(20):
         shelf.load([b"*a.b/%d" % number], print)
@@ -152,6 +153,42 @@ def test_a_page_that_cannot_be_read_kills_once_and_no_second_time(tmp_path: Path
     assert shelf.stats()["entries"] == 0
     shelf.close()
     assert open_at(store, Clock(NOW)).set_aside == "", "said once"
+
+
+CUT_OFF = """
+import os, sys
+from tests.disk.pages import NOW
+from tests.support.disk import Clock, open_at
+clock = Clock(NOW)
+shelf = open_at(sys.argv[1], clock)
+shelf.load([b"*a.b/1"], lambda found: None)
+assert shelf.read(b"*a.b/1", NOW), "it is read at once from now on"
+os.truncate(sys.argv[1] + "/data.mdb", 8192)
+if sys.argv[2] == "tick":
+    shelf.tick(NOW)
+    assert shelf.read(b"*a.b/1", NOW) is None
+elif sys.argv[2] == "write":
+    shelf.behind.drop_personal(NOW)
+    shelf.flush()
+    shelf.tick(NOW)
+for number in range(2, 20):
+    shelf.load([b"*a.b/%d" % number], lambda found: found and sys.exit("from where?"))
+print(shelf.trouble)
+shelf.close()
+"""
+
+
+@pytest.mark.parametrize("first", ["tick", "read", "write"])
+def test_a_file_that_is_cut_off_while_it_is_used_does_not_kill(tmp_path: Path, first: str) -> None:
+    """It is left; the next start sets it aside."""
+    store = tmp_path / "store"
+    store_pages(store)
+    done = child(CUT_OFF, str(store), first)
+    assert done.stdout == "it cannot be read: somebody has cut it off\n", (done.returncode, done)
+    assert done.returncode == 0
+    shelf = open_at(store, Clock(NOW))
+    assert shelf.set_aside == "it cannot be read: somebody has cut it off"
+    shelf.close()
 
 
 def test_a_process_that_was_killed_while_it_read_costs_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Traps of LMDB, and the measure against each of them."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -131,6 +133,41 @@ def test_readers_that_were_killed_are_forgotten_at_the_start(tmp_path: Path) -> 
         assert _readers(shelf._database) == 1, "the one that lives"
         other.stdin.close()
     shelf.close()
+
+
+def test_nobody_writes_while_the_file_is_made_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another worker appends between the look and the change would be cut off."""
+    database, steps = Database(str(tmp_path), 1 << 20), []
+    database.commit(batch({"/a": b"a"}), [], NOW, WALL)
+    with database._env.begin(write=True) as txn:
+        txn.put(b"x" * 16, b"x" * 100_000, db=database._trees.bodies)
+        txn.delete(b"x" * 16, db=database._trees.bodies)
+    env, truncate = database._env, os.truncate
+
+    class Told:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(env, name)
+
+        @contextlib.contextmanager
+        def begin(self, *, write: bool) -> Iterator[Any]:
+            with env.begin(write=write) as txn:
+                steps.append("begin")
+                yield txn
+            steps.append("end")
+
+    def truncated(path: str, length: int) -> None:
+        steps.append("truncate")
+        truncate(path, length)
+
+    monkeypatch.setattr(os, "truncate", truncated)
+    monkeypatch.setattr(database, "_env", Told())
+    database.keep_size()
+    database.keep_size()
+    assert steps == ["begin", "truncate", "end"]
+    assert (tmp_path / "data.mdb").stat().st_size >= database.file_bytes
+    database.close()
 
 
 FILLS = """
