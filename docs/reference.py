@@ -224,7 +224,7 @@ A wrong setting.
 Protect what listens on port 8080 of this machine.
 .TP
 .B retter \-\-config /etc/retter.toml \-\-check\-config
-Show the settings in force, and where each comes from.
+Check the settings, and show those in force and where each comes from.
 .TP
 .B retter circuit open \-\-for 10m
 Answer GETs from the store for ten minutes.
@@ -283,7 +283,7 @@ def _man_options() -> Iterator[str]:
     yield ".TP\n.B \\-\\-help\\-all\nShow all options and stop.\n"
     yield ".TP\n.B \\-\\-version\nShow the version and stop.\n"
     yield ".TP\n.B \\-\\-check\\-config\n"
-    yield "Show the settings in force, and where each comes from, and stop.\n"
+    yield "Check the settings, show those in force and where each comes from, and stop.\n"
     for group in GROUPS:
         yield f".SS {_roff(group.title)}\n{_roff(group.about)}\n"
         for one in of_group(group):

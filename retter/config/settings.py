@@ -149,8 +149,8 @@ class Settings:
         LISTENING,
         kinds.processes(WORKERS_MAX),
         "Processes that serve, for machines with several cores; auto starts one for each CPU that "
-        "RETTER may use. With more than one they share what is stored, which takes the package "
-        "lmdb.",
+        "RETTER may use. With more than one they share what is stored, for which they need "
+        "the lmdb package: pip install 'retter[store]'.",
     )
 
     # TLS
@@ -435,8 +435,7 @@ class Settings:
         STORE,
         kinds.text("FILE"),
         "A file with a secret of at least 32 characters, the same on all boxes of one "
-        "application (openssl rand -hex 32). Who does not know it can neither read nor make what "
-        "is shared.",
+        "application (openssl rand -hex 32). Without it nobody can read or forge what is shared.",
     )
     store_object_bytes_max: int = _setting(
         1 << 20,
@@ -602,7 +601,7 @@ class Settings:
         BREAKER,
         kinds.duration(),
         "Longest time that a request with another method than GET waits while the application "
-        "is known to fail more requests at once. Then it is forwarded.",
+        "is known to fail if it gets more requests at once. Then it is forwarded.",
     )
     retry_after_s: float = _setting(
         2.0,

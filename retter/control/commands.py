@@ -79,7 +79,7 @@ def parser(word: str) -> argparse.ArgumentParser:
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.kind.metavar,
-                help=f"as in the running RETTER (also {setting.variable})",
+                help=f"the value that the running RETTER has (also {setting.variable})",
             )
     found.add_argument("--json", action="store_true", help="print JSON, for programs")
     return found

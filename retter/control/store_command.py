@@ -132,7 +132,7 @@ def _common_options(action: argparse.ArgumentParser) -> None:
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.kind.metavar,
-                help=f"as in the running RETTER (also {setting.variable})",
+                help=f"the value that the running RETTER has (also {setting.variable})",
             )
     action.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -378,12 +378,15 @@ def _list_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--owner", choices=list(_OWNERS), help="only public ones, or only personal ones"
     )
-    for name, about in (("older", "only older responses"), ("younger", "only younger ones")):
+    for name, about in (("older", "only older responses"), ("younger", "only younger responses")):
         default = 0.0 if name == "older" else float("inf")
         action.add_argument(
             f"--{name}", metavar="TIME", type=_duration, default=default, help=f"{about}: 10m, 1h"
         )
-    for name, about in (("larger", "bodies of at least this"), ("smaller", "of at most this")):
+    for name, about in (
+        ("larger", "bodies of at least this size"),
+        ("smaller", "bodies of at most this size"),
+    ):
         size = 0 if name == "larger" else float("inf")
         action.add_argument(
             f"--{name}", metavar="SIZE", type=_size, default=size, help=f"{about}: 100KiB"
