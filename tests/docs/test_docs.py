@@ -9,10 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import fastjsonschema
 import pytest
 import trustme
 
@@ -24,6 +26,7 @@ from retter.breaker import State
 from retter.config.legacy import ALIASES
 from retter.config.load import load
 from retter.config.settings import SETTINGS
+from retter.config.template import json_schema
 from retter.control import commands, completion, config_command, store_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
@@ -198,11 +201,13 @@ def test_commands_are_understood(page: Path) -> None:
 
 @each_page
 def test_files_of_settings_are_understood(page: Path, tmp_path: Path) -> None:
+    check_schema = fastjsonschema.compile(json_schema(), use_default=False)
     for number, (language, text) in enumerate(blocks(page)):
         if language == "toml":
             file = tmp_path / f"{number}.toml"
             file.write_text(text)
             assert load({"config": [str(file)]}, {}).settings.upstream
+            check_schema(tomllib.loads(text))
 
 
 @each_page
