@@ -30,6 +30,7 @@ from retter.store.packing import (
     unpack,
     unpack_body,
     unpack_slot,
+    without_future,
 )
 from retter.store.record import BODY
 from retter.store.write_behind import Batch, Counted, Removals, Slot, Written
@@ -425,6 +426,9 @@ class Database(Environment):
     def delete_older(self, now: float, wall: float, max_stale_s: float) -> set[int]:
         """Delete all entries that are too old to be served; return their table keys.
 
+        What was stored or used in the future, because the clock was set back since, is stored or
+        used now. Else it would have no age and never be evicted until the clock is there again.
+
         Raises:
             OSError: The disk has failed.
         """
@@ -441,9 +445,27 @@ class Database(Environment):
                     self._delete_some(some, removed)
                     some = []
             self._delete_some(some, removed)
+            self._set_right(wall)
         except lmdb.Error as error:
             raise self.failure(error) from None
         return removed
+
+    def _set_right(self, wall: float) -> None:
+        """Have nothing stored or used in the future."""
+        trees, now = self._trees, int(wall // STEP_S)
+        stored = (key for key, data in self._walk(trees.records) if without_future(data, wall))
+        used = (key for key, use in self._walk(trees.used) if use_struct.unpack(use)[0] > now)
+        while some := list(islice(stored, EVICTED_AT_ONCE_MAX)):
+            with self._env.begin(write=True) as txn:
+                for key in some:
+                    data = without_future(txn.get(key, b"", trees.records), wall)
+                    if data:
+                        txn.put(key, data, db=trees.records)
+        while some := list(islice(used, EVICTED_AT_ONCE_MAX)):
+            with self._env.begin(write=True) as txn:
+                change = self._change(txn, now)
+                for key in some:
+                    change.touch(key)
 
     # -- compacting
 

@@ -62,6 +62,10 @@ _SUPERSEDED, _INCOMPLETE, _COMPRESSIBLE, _WITHDRAWN = 1, 2, 4, 8
 # If a received Age or a generation is larger, the entry is not kept.
 _NUMBER_MAX: Final = 2**32 - 1
 
+# What is stored so much later than now was stored while the clock was wrong. It is set by less than
+# that all the time.
+FUTURE_S: Final = 60.0
+
 
 class Packed(NamedTuple):
     """A slot for the disk."""
@@ -374,6 +378,26 @@ def superseded(data: bytes) -> bytes:
         at += _variant.size + sum(numbers[8:-1])
     changed[:4] = _checksum.pack(crc32(memoryview(changed)[4:]))
     return bytes(changed)
+
+
+def without_future(data: bytes, wall: float) -> bytes:
+    """Return a packed slot whose variants that are stored in the future are stored now.
+
+    Empty if there is none, or if it is damaged.
+    """
+    unpacked = unpack(data, 0.0, wall, 0.0)
+    if unpacked is None:
+        return b""
+    changed, found = bytearray(data), False
+    at = CHECKSUM_BYTES + _slot.size + len(unpacked.key) + 8 * len(unpacked.marks)
+    for _ in unpacked.variants:
+        status, flags, stored_wall, *numbers = _variant.unpack_from(changed, at)
+        if stored_wall > wall + FUTURE_S:
+            _variant.pack_into(changed, at, status, flags, wall, *numbers)
+            found = True
+        at += _variant.size + sum(numbers[5:-1])
+    changed[:CHECKSUM_BYTES] = _checksum.pack(crc32(memoryview(changed)[CHECKSUM_BYTES:]))
+    return bytes(changed) if found else b""
 
 
 def servable(variants: tuple[Record, ...], now: float) -> tuple[Record, ...]:

@@ -17,6 +17,7 @@ import pytest
 from retter.disk.database import Database
 from retter.disk.environment import Full
 from retter.disk.folder import damage_of
+from retter.disk.shelf import DiskShelf
 from retter.store.record import STORED_AT
 from retter.store.write_behind import Found
 from tests.disk.pages import NOW, WALL, batch, bodies, child, served_from, store_pages
@@ -271,6 +272,62 @@ def test_a_clock_that_jumps_a_year_ahead_makes_all_of_it_too_old(tmp_path: Path)
     assert found == [{}]
     shelf.close()
     assert served_from(tmp_path, pages) == pages
+
+
+def put(shelf: DiskShelf, page: str, now: float) -> None:
+    for key, waits in batch({page: page.encode()}).slots.items():
+        (one,) = waits.slot
+        stored = (*one[:STORED_AT], now, *one[STORED_AT + 1 :])
+        shelf.behind.changed(key, (stored,), (), now)
+    shelf.flush()
+
+
+def test_what_was_stored_in_the_future_grows_old_from_the_next_sweep_on(tmp_path: Path) -> None:
+    """The clock was years ahead, and is right now. Before, these pages had no age for years."""
+    clock, ahead_s = Clock(NOW), 10 * 365 * 86400.0
+    clock.wall_offset += ahead_s
+    shelf = open_at(tmp_path, clock)
+    put(shelf, "/a", clock.now)
+    clock.wall_offset -= ahead_s
+    put(shelf, "/b", clock.now)
+    clock.now += 3600.0
+    shelf.tick(clock.now)
+    assert shelf.stats()["entries"] == 2
+    shelf.close()
+
+    clock.now += 80_000.0
+    shelf = open_at(tmp_path, clock)
+    found: list[dict[bytes, Found]] = []
+    for key in (b"*a.b/a", b"*a.b/b"):
+        shelf.load([key], found.append)
+    ages = [clock.now - one.slot[0][STORED_AT] for each in found for one in each.values()]
+    assert ages == pytest.approx([80_000.0, 83_600.0], abs=0.001)
+    shelf.close()
+    clock.now += 6500.0
+    shelf = open_at(tmp_path, clock)
+    shelf.load([b"*a.b/a"], found.append)
+    assert found[-1] == {}, "older than a day"
+    shelf.close()
+
+
+def test_what_was_used_in_the_future_is_evicted_as_if_it_was_used_at_the_sweep(
+    tmp_path: Path,
+) -> None:
+    """Before, all that was stored since was evicted first, as if it was older."""
+    clock = Clock(NOW)
+    clock.wall_offset += 10 * 86400.0
+    shelf = open_at(tmp_path, clock)
+    put(shelf, "/future", clock.now)
+    clock.wall_offset -= 10 * 86400.0
+    clock.now += 3600.0
+    shelf.tick(clock.now)
+    clock.now += 3600.0
+    put(shelf, "/new", clock.now)
+    database = shelf._database
+    database._evict(database.bytes_used - 1, set())
+    assert not database.has(database.slot_key(b"*a.b/future"))
+    assert database.has(database.slot_key(b"*a.b/new"))
+    shelf.close()
 
 
 def test_readers_that_are_killed_are_looked_for_every_hour(tmp_path: Path) -> None:
