@@ -396,8 +396,10 @@ def without_future(data: bytes, wall: float) -> bytes:
             _variant.pack_into(changed, at, status, flags, wall, *numbers)
             found = True
         at += _variant.size + sum(numbers[5:-1])
+    if not found:
+        return b""
     changed[:CHECKSUM_BYTES] = _checksum.pack(crc32(memoryview(changed)[CHECKSUM_BYTES:]))
-    return bytes(changed) if found else b""
+    return bytes(changed)
 
 
 def servable(variants: tuple[Record, ...], now: float) -> tuple[Record, ...]:
