@@ -393,6 +393,21 @@ def test_responses_that_are_refused(head: bytes) -> None:
             ResponseParser(form_bytes_max).parse(head)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        get().replace(b" / ", b" /" + b"\xff" * 20 + b" "),
+        get().replace(b"\r\n\r\n", b"\r\n" + b"\xff" * 9000 + b"\r\n\r\n"),
+        get().replace(b"\r\n\r\n", b"\r\nCookie : session=secret\r\n\r\n"),
+    ],
+)
+def test_what_is_refused_is_not_repeated_to_its_client(head: bytes) -> None:
+    """The text would be four times as long as a line of control octets, and tell a secret."""
+    with pytest.raises(BadRequest) as caught:
+        parser().parse(head)
+    assert str(caught.value) in ("illegal request line", "illegal header line")
+
+
 # -- the end of a head ------------------------------------------------------------------------
 
 
