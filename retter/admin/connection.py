@@ -20,7 +20,7 @@ from retter.admin.message import (
     LaterAnswer,
     error_answer,
 )
-from retter.http.framing_rules import has_control
+from retter.http.framing_rules import fault_of, has_control
 from retter.proxy.services import Services
 
 HEAD_BYTES_MAX = 32 * 1024  # the query may contain the cookies of a request to be explained
@@ -39,6 +39,8 @@ _FIELDS = (
     ("Referrer-Policy", "no-referrer"),
 )
 _STRICT_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+_FRAMING = {b"content-length", b"transfer-encoding"}
 
 
 class Listener(Protocol):
@@ -138,7 +140,8 @@ class AdminConnection(asyncio.Protocol):
         try:
             self._receive_requests()
         except h11.RemoteProtocolError as error:
-            self._refuse(AdminError(error.error_status_hint or 400, f"not HTTP/1.1: {error}"))
+            fault = f"not HTTP/1.1: {fault_of(error)}"
+            self._refuse(AdminError(error.error_status_hint or 400, fault))
 
     def _receive_requests(self) -> None:
         while not (self.listens or self._blocked):
@@ -146,6 +149,10 @@ class AdminConnection(asyncio.Protocol):
             if isinstance(event, h11.Request):
                 self._request = event
                 self._body, self._body_bytes = [], 0
+                if _FRAMING.issubset(name for name, _ in event.headers):
+                    # RFC 9112 section 6.1. h11 would ignore the length, and keep the connection.
+                    self._refuse(AdminError(400, "both Transfer-Encoding and Content-Length"))
+                    return
                 if self._h11.they_are_waiting_for_100_continue:
                     self._write(h11.InformationalResponse(status_code=100, headers=[]), b"")
             elif isinstance(event, h11.Data):

@@ -107,6 +107,14 @@ def line_fault(head: bytes) -> str | None:
     return None
 
 
+def fault_of(error: Exception) -> str:
+    """Return what h11 says is wrong, without the malformed line.
+
+    h11 repeats the line, with up to four octets for each: it may be long, and have a secret.
+    """
+    return str(error).partition(": bytearray(")[0]
+
+
 def has_control(data: bytes) -> bool:
     """Whether the data contain a control character other than CR, LF and HTAB."""
     return _CONTROL.search(data) is not None

@@ -20,6 +20,7 @@ from retter.base.errors import BadRequest, DownstreamError, LoopDetected, Unsupp
 from retter.http.content_coding import reduced_accept_encoding
 from retter.http.framing_rules import (
     check_request_head,
+    fault_of,
     has_length,
     host_is_valid,
     length_fault,
@@ -106,10 +107,7 @@ def _h11_request(head: bytes) -> h11.Request:
             raise BadRequest("both Transfer-Encoding and Content-Length") from error
         if error.error_status_hint == 501:
             raise Unsupported(str(error)) from error
-        # Without the line, which h11 repeats with up to four octets for each: it may be as long as a
-        # head, and have a secret.
-        fault = str(error).partition(": bytearray(")[0]
-        raise BadRequest(fault, error.error_status_hint) from error
+        raise BadRequest(fault_of(error), error.error_status_hint) from error
     if not isinstance(event, h11.Request):  # cannot be NEED_DATA: the head ends in an empty line
         raise BadRequest("not a request")
     return event

@@ -63,6 +63,23 @@ def test_wrong_requests(data: bytes, status: int, word: str) -> None:
         assert word in answer.json["error"]
 
 
+def test_a_request_with_two_framings_is_refused() -> None:
+    """RFC 9112 section 6.1: what follows may be a request to one program, to another a body."""
+    with admin_of() as admin:
+        framing = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+        peer = admin.connect()
+        peer.sends(request("/ready", "POST", b"", **framing) + b"0\r\n\r\n" + request("/ready"))
+        (answer,) = replies(peer.received())
+        assert answer.status == 400 and "Transfer-Encoding" in answer.json["error"]
+        assert peer.closed
+
+
+def test_a_malformed_line_is_not_repeated() -> None:
+    with admin_of() as admin:
+        answer = admin.sends(b"GET / HTTP/1.1\r\nAuthorization : Bearer secret\r\n\r\n")
+        assert answer.json["error"] == "not HTTP/1.1: illegal header line"
+
+
 def test_a_405_says_what_is_allowed() -> None:
     with admin_of() as admin:
         assert admin.ask("/api/state", "DELETE").fields["allow"] == "GET, HEAD"
