@@ -92,6 +92,10 @@ LATEST_OF_KIND_MAX: Final = 8
 SOFTS_REMEMBERED_MAX: Final = 16
 SOFT_BYTES_REMEMBERED_MAX: Final = 320
 
+# More hops than any way has. A larger number becomes this one, as RFC 9110 allows.
+_HOPS_MAX: Final = 1000
+_HOPS_DIGITS_MAX: Final = 9
+
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 _VERSION: Final = re.compile(rb" HTTP/([0-9]\.[0-9])")
 
@@ -164,6 +168,20 @@ def _expects_continue(fields: Fields, http11: bool) -> bool:
     return True
 
 
+def _hops_left(name: bytes, value: bytes) -> bytes:
+    """Return the value of a lower-case field for the next hop (RFC 9110 section 7.6.2).
+
+    Raises:
+        Unsupported: 501, the request is for RETTER itself, which has no options of its own.
+    """
+    if name != b"max-forwards" or not value.isdigit():
+        return value
+    hops = value.lstrip(b"0")
+    if not hops:
+        raise Unsupported("Max-Forwards is 0, and RETTER itself answers no OPTIONS")
+    return b"%d" % (min(int(hops[:_HOPS_DIGITS_MAX]), _HOPS_MAX) - 1)
+
+
 def _accepts_events(fields: Fields) -> bool:
     """Return whether the client accepts an event stream and nothing else.
 
@@ -187,6 +205,7 @@ _JUDGED_IN_REQUESTS: Final = frozenset(
         b"te",
         b"upgrade",
         b"expect",
+        b"max-forwards",
         b"via",
         b"x-forwarded-host",
     }
@@ -654,6 +673,8 @@ class RequestParser:
         upgrade = _upgrade_of(fields, connection, http11)
         if any(name == b"via" and self._via_mark in value for name, value in fields):
             raise LoopDetected("this request has passed here before")
+        if method == b"OPTIONS":
+            raw = [(name, _hops_left(name.lower(), value)) for name, value in raw]
         form = HeadForm(
             host=host or b"",
             http11=http11,

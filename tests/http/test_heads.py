@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retter.base.errors import BadRequest, DownstreamError, LoopDetected, UpstreamMalformed
+from retter.base.errors import (
+    BadRequest,
+    DownstreamError,
+    LoopDetected,
+    Unsupported,
+    UpstreamMalformed,
+)
 from retter.http import request_parser
 from retter.http.framing_rules import check_request_head
 from retter.http.memo import HEAD_COST_PER_BYTE, HEAD_ENTRY_BYTES, SEEN_MAX, HeadMemo
@@ -406,6 +412,31 @@ def test_what_is_refused_is_not_repeated_to_its_client(head: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         parser().parse(head)
     assert str(caught.value) in ("illegal request line", "illegal header line")
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "forwarded"),
+    [
+        ("OPTIONS", "1", b"0"), ("OPTIONS", "10", b"9"), ("OPTIONS", "010", b"9"),
+        ("OPTIONS", "9" * 90, b"999"), ("OPTIONS", "-1", b"-1"), ("OPTIONS", "x", b"x"),
+        ("GET", "0", b"0"), ("GET", "7", b"7"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form_bytes_max", [0, 1024])
+def test_each_hop_counts(method: str, sent: str, forwarded: bytes, form_bytes_max: int) -> None:
+    """RFC 9110 section 7.6.2, for OPTIONS; TRACE is not forwarded, and others need not count."""
+    head = get(headers={"Max-Forwards": sent}).replace(b"GET", method.encode(), 1)
+    reads = parser(form_bytes_max=form_bytes_max)
+    for _ in range(2):
+        assert b"\r\nMax-Forwards: " + forwarded + b"\r\n" in reads.parse(head).forward
+
+
+@pytest.mark.parametrize("target", ["/", "*"])
+@pytest.mark.parametrize("hops", ["0", "000"])
+def test_the_last_hop_does_not_forward(target: str, hops: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        parser().parse(get(target, headers={"Max-Forwards": hops}).replace(b"GET", b"OPTIONS", 1))
+    assert caught.value.status == 501
 
 
 # -- the end of a head ------------------------------------------------------------------------
