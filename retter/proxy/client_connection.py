@@ -393,6 +393,11 @@ class DownstreamConnection(Requester):
             self.sends_no_more = True  # the stored response is still written
             self.last = self.last or self.requests.buffer is None
             return True
+        if self.body is not None and self.work is not None and self.work.answer_begun:
+            # It stops an upload that was answered early, and reads on.
+            self.body, self.phase = None, _OPEN
+            if self.out.backlog is None:
+                self.deadline = _FOREVER
         if self.body is not None or (self.work is None and self.phase is not _DECODING):
             return False  # nothing to wait for: the transport closes
         self.sends_no_more = True

@@ -240,3 +240,37 @@ def test_a_request_after_one_with_a_body_is_answered_all_the_same() -> None:
         proxy.upstream.sends(reply(name))
         assert body_of(client.received()) == name
     assert client.closed
+
+
+def upload_answered_early() -> tuple[FakeProxy, FakePeer]:
+    proxy = FakeProxy(buffer_request_bytes=0)
+    client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+    head = b"HTTP/1.1 413 No\r\nContent-Length: 8\r\n\r\n"
+    proxy.upstream.sends(head + b"too ")
+    return proxy, client
+
+
+def test_who_stops_an_upload_that_was_answered_early_gets_the_whole_answer() -> None:
+    proxy, client = upload_answered_early()
+    told = with_socket(client)
+    client.ends()
+    proxy.advance(40)  # no time limit of the body applies any more
+    proxy.upstream.sends(b"long")
+    answer = client.received()
+    assert status_of(answer) == 413 and body_of(answer) == b"too long"
+    assert client.closed and proxy.proxy.stats()[GONE] == 0
+    proxy.settle()
+    assert proxy.upstream.closed, "the rest of the request will never come"
+    told.close()
+    proxy.assert_at_rest()
+
+
+def test_who_leaves_an_upload_that_was_answered_early_is_seen() -> None:
+    proxy, client = upload_answered_early()
+    told = with_socket(client)
+    client.ends()
+    told.theirs.close()
+    proxy.advance(TICK_S)
+    assert proxy.proxy.stats()[GONE] == 1 and proxy.upstream.closed
+    told.close()
+    proxy.assert_at_rest()
