@@ -498,12 +498,28 @@ FAILURE_TEXTS: Final = (
     "<title>Service Temporarily Unavailable", "<title>Site Maintenance",
     "<title>Site under maintenance", "<title>Under maintenance", "<title>Maintenance mode",
     "<title>Error Occurred While Processing Request", "<h1>Internal Server Error",
+    "<title>HTTP Status 500", "<title>HTTP Status 503", "<title>Error 500", "<title>Error 503",
+    "<title>500 - Internal", "<title>Runtime Error", "<title>Server Error",
+    "Server Error (500)", "(type=Internal Server Error", "(type=Service Unavailable",
+    "We're sorry, but something went wrong", "Whoops, looks like something went wrong",
+    "An Error Occurred: Internal", "An Error Occurred: Service",
+    "The website encountered an unexpected error", "<title>Oops, an error occurred",
+    "There has been an error processing your request", "SQL ERROR [",
+    "This site is experiencing technical difficulties", "The database has encountered a problem",
+    '"Internal Server Error"', '"Service Unavailable"', '"An error has occurred."',  # in JSON
     "<h1>Service Unavailable", "<h1>Software error:",
     "an error occurred while processing this directive",
     # Programs without a connection to their database
     "connect ECONNREFUSED", "QueuePool limit of size", "RedisException",
     "No suitable servers found", "TNS:listener", "maximum number of sessions exceeded",
-    "Cannot get a connection, pool error", "HikariPool-",
+    "Cannot get a connection, pool error", "HikariPool-", "JDBC Connection", "OutOfMemoryError",
+    "could not obtain a connection from the pool", "could not obtain a database connection",
+    "Can't reach database server", "Timed out fetching a new connection",
+    "Timeout acquiring a connection", "prior to obtaining a connection from the pool",
+    "establishing a connection to SQL Server", "ServerSelectionError",
+    "ServerSelectionTimeoutError", "OperationalError:", "Unable to connect to PostgreSQL",
+    "connect: connection refused", "[Errno 111] Connection refused",
+    "MISCONF Redis is configured", "OOM command not allowed",
 )  # fmt: skip
 
 # Texts of pages that ask one client whether it is a robot, with status 200 (goodness.py).

@@ -13,7 +13,8 @@ is stored. So an answer is judged by its body and by what is stored for the same
   than half of the stored length (RFC 9112 section 8 knows no way to tell whether it is whole), and
   one that has no `</html>` where the stored one ends with it, or JSON or XML without its last
   bracket: PHP sends what there is when it dies. So may be one of under half that is of another type
-  (`Service Unavailable` as plain text) or begins with `{"error":`. The third in a row is believed.
+  (`Service Unavailable` as plain text) or is JSON that tells of an error (`{"error":`, `{"success":
+  false`). The third in a row is believed.
   But a content coding tells where it ends: what is cut by it is never stored, whatever its length.
 - A *redirect to an error page* (`/maintenance`, `?aspxerrorpath=`) in place of a page is a failure,
   also one that the page itself orders (`<meta http-equiv="refresh">`).
@@ -81,8 +82,17 @@ DATA_ENDS: Final = (b"}", b"]", b">", b"}\n", b"]\n", b">\n", b">\r\n")
 ENDS: Final = (*PAGE_ENDS, *DATA_ENDS)
 _DATA_TYPES: Final = (b"json", b"xml")
 
-# JSON that has an error instead of what was asked for.
-_is_json_error: Final = re.compile(rb"[ \t\r\n]*+\{[ \t\r\n]*+\"(?:errors?|exception)\"").match
+# JSON that has an error instead of what was asked for, in lower case: of itself, of JSON-RPC and
+# GraphQL, or as `{"success": false`, `{"status": "error"` and `{"statusCode": 503`.
+_is_json_error: Final = re.compile(
+    rb"\s*+\{\s*+(?:\"jsonrpc\"\s*+:\s*+\"[0-9.]{1,8}+\"\s*+,\s*+)?+\""
+    rb"(?:(?:errors?|exception|fault|odata\.error)\"|(?:success|ok)\"\s*+:\s*+(?:false|0)"
+    rb"|(?:status|result)\"\s*+:\s*+(?:\"(?:error|fail(?:ed|ure)?+)\"|false)"
+    rb"|(?:status|status_?code|code)\"\s*+:\s*+\"?+50[0-9]|(?:data|result)\"\s*+:\s*+null)"
+).match
+# GraphQL may give a part of the data, and then its errors.
+_is_graphql: Final = re.compile(rb"\s*+\{\s*+\"data\"\s*+:").match
+_has_graphql_errors: Final = re.compile(rb"\"errors\"\s*+:\s*+\[\s*+\{").search
 # A redirect by the page itself (HTML, 4.2.5.3).
 _refreshes_to: Final = re.compile(
     rb"http-equiv=[\"']?refresh[\"']?[^<>]{1,64}?url=[\"']?+([^\"'<> ]{1,512})"
@@ -249,6 +259,7 @@ class Goodness:
             head.framing is Framing.CLOSE
             or _is_blank(head, body, coding)
             or _is_json_error(text)
+            or (_is_graphql(text) and _has_graphql_errors(text))
             or _is_of_other_type(head, stored)
         ):
             return self._torso(key, stored.stored_at)

@@ -275,20 +275,30 @@ def _is_harmless_name(name: bytes, rules: OwnerRules) -> bool:
     return True
 
 
-# `logout`, also of somebody: `customer-logout` (WooCommerce), `mylogout` (PrestaShop).
+# `logout`, also of somebody: `customer-logout` (WooCommerce), `mylogout` (PrestaShop), `doLogout`.
 _LOGOUT_WORDS: Final = (
-    b"logout", b"log-out", b"log_out", b"logoff", b"log-off", b"signout", b"sign-out", b"sign_out",
-    b"signoff",
+    b"logout", b"log-out", b"log_out", b"logoff", b"log-off", b"log_off", b"signout", b"sign-out",
+    b"sign_out", b"signoff", b"sign-off", b"sign_off",
 )  # fmt: skip
 _LOGGED_OUT: Final = (b"user", b"customer", b"account", b"member", b"admin", b"auth", b"my", b"do")
-_EVERYWHERE: Final = (b"", b"-all", b"_all", b"all")  # of all devices
-# Other names: Spring Security, OpenID Connect, MediaWiki, Symfony (who becomes another user, or
-# ends that), and in languages of Europe.
+# Of all devices; of whom; the names of classes (Struts, servlets); ASP.NET's with OpenID Connect.
+_LOGOUT_ENDINGS: Final = (
+    b"-all", b"_all", b"all", b"user", b"-user", b"_user", b"action", b"servlet", b"-oidc",
+)  # fmt: skip
+_EVERYWHERE: Final = (b"", *_LOGOUT_ENDINGS)
+# Other names: Spring Security, OpenID Connect, MediaWiki, PayPal, Symfony (who becomes another
+# user, or ends that), and in other languages.
 _OTHER_LOGOUTS: Final = (
     b"j_spring_security_logout", b"j_acegi_logout", b"endsession", b"end-session", b"end_session",
-    b"special:userlogout", b"_switch_user", b"abmelden", b"ausloggen", b"deconnexion",
-    b"se-deconnecter", b"cerrar-sesion", b"cerrar_sesion", b"cerrarsesion", b"uitloggen",
-    b"afmelden", b"wyloguj", b"odhlasit", b"logga-ut", b"logg-ut", b"log-ud",
+    b"special:userlogout", b"special:logout", b"spezial:abmelden", b"_logout", b"_switch_user",
+    b"abmelden", b"abmeldung", b"ausloggen",
+    b"deconnexion", b"d%c3%a9connexion", b"se-deconnecter", b"se-d%c3%a9connecter", b"deconnecter",
+    b"cerrar-sesion", b"cerrar-sesi%c3%b3n", b"cerrar_sesion", b"cerrarsesion", b"salir", b"sair",
+    b"terminar-sessao", b"encerrar-sessao", b"esci", b"disconnetti",
+    b"uitloggen", b"afmelden", b"logga-ut", b"loggaut", b"logg-ut", b"loggut", b"log-ud", b"logud",
+    b"kirjaudu-ulos", b"wyloguj", b"wylogowanie", b"odhlasit", b"odhlaseni", b"odhlasenie",
+    b"odjava", b"kijelentkezes", b"deconectare", b"cikis", b"oturumu-kapat", b"keluar",
+    b"dang-xuat",
 )  # fmt: skip
 _LOGOUTS: Final = frozenset(
     (
@@ -303,12 +313,15 @@ _LOGOUTS: Final = frozenset(
         *_OTHER_LOGOUTS,
     )
 )
-# Segments of a path that may be the last of a logout: `/session/destroy`, `/exit`.
-_LOGOUT_PARTS: Final = _LOGOUTS | {b"destroy", b"exit"}
+# Last segments of the path of a logout: `/session/destroy`, `/exit`, `/saml/slo` (single logout).
+_LAST_SEGMENTS: Final = (b"destroy", b"end", b"terminate", b"exit", b"quit", b"disconnect")
+_SINGLE_LOGOUTS: Final = (b"slo", b"sls")
+_LOGOUT_PARTS: Final = _LOGOUTS.union(_LAST_SEGMENTS, _SINGLE_LOGOUTS)
 _logout_segment: Final = re.compile(
     b"/(?:(?:(?:" + b"|".join(_LOGGED_OUT) + b")[-_]?+)?+(?:" + b"|".join(_LOGOUT_WORDS)
-    + b")(?:[-_]?+all)?+|" + b"|".join(_OTHER_LOGOUTS)
-    + rb"|sessions?+/destroy|exit/?+\Z)(?=[/.;!]|\Z)"
+    + b")(?:" + b"|".join(_LOGOUT_ENDINGS) + b")?+|" + b"|".join(_OTHER_LOGOUTS)
+    + rb"|(?:sessions?+|auth)/(?:destroy|end|terminate)|(?:exit|quit|disconnect)/?+\Z"
+    + rb"|saml2?+/(?:[^/]{1,64}+/)?+sl[os])(?=[/.;!]|\Z)"
 ).search  # fmt: skip
 _LOGOUT_ENDS: Final = (b"out", b"off")
 # The last two are `/` and `:`, whatever the digit: the words have none (`_shape_of`).
@@ -335,7 +348,13 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
 # One pattern with a part of each word that is searched for here and in `carries_nonce`. Nearly all
 # targets need only this search, which costs half of one `find` for each word.
 _may_change: Final = re.compile(
-    b"|".join((rb"[lsn_](?:og|ign|rf|once|token)|/(?:destroy|exit)", *_OTHER_LOGOUTS))
+    b"|".join(
+        (
+            rb"[lsn_](?:og|ign|rf|once|token|auth)|(?:ity|est|sec)tok|form(?:_key|hash)|s_?key|t_key",
+            b"/(?:" + b"|".join((*_LAST_SEGMENTS, *_SINGLE_LOGOUTS)) + b")",
+            *_OTHER_LOGOUTS,
+        )
+    )
 ).search
 
 

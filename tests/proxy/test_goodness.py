@@ -338,6 +338,14 @@ class TestTorsos:
             (HTML, b"<!DOCTYPE html><html><head></head><body></body></html>", PAGE),
             (JSON, b'{ "error": {"code": 17}}', ROWS),
             (JSON, b'\n{"errors": [{"message": "no"}], "data": null}', ROWS),
+            (JSON, b'{"data":null,"errors":[{"message":"no"}]}', ROWS),
+            (JSON, b'{"data": {"rows": null}, "errors": [ {"message": "no"}]}', ROWS),
+            (JSON, b'{"jsonrpc": "2.0", "error": {"code": -32000}, "id": 1}', ROWS),
+            (JSON, b'{"success": false, "message": "no"}', ROWS),
+            (JSON, b'{"ok":false}', ROWS),
+            (JSON, b'{"status": "error", "message": "no"}', ROWS),
+            (JSON, b'{"statusCode": 503, "message": "no"}', ROWS),
+            (JSON, b'{"result": null, "error": "no"}', ROWS),
             (head_of("Content-Type: text/plain", "Content-Length: 5"), b"Sorry.", PAGE),
             (JSON, ROWS[: len(ROWS) * 3 // 4 - 4], ROWS),
             (FEED, ITEMS[:4200], ITEMS),
@@ -356,7 +364,11 @@ class TestTorsos:
         page = stored(self.ROWS)._replace(
             head=b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         )
-        for body in (b'{"rows": [{"id": 1}]}', b'{"rows": [], "error": null}', b"[1]", b"7"):
+        for body in (
+            b'{"rows": [{"id": 1}]}', b'{"rows": [], "error": null}', b"[1]", b"7",
+            b'{"status": "ok", "rows": []}', b'{"success": true}', b'{"code": 200}',
+            b'{"data": [1], "errors": []}',
+        ):  # fmt: skip
             assert Goodness().judge(b"", self.JSON, body, page, trouble=False) is Verdict.GOOD
         script = head_of("Content-Type: text/javascript", "Content-Length: 5")
         half = b"x" * 3000

@@ -80,6 +80,17 @@ def test_a_page_is_searched_for_so_many_request_ids_only_as_takes_no_time() -> N
         (b"page=2", False),
         (b"q=nonce", False),
         (b"a_token=1", False),
+        (b"__RequestVerificationToken=1".lower(), True),
+        (b"form_key=1", True),
+        (b"id=1&sesskey=1", True),
+        (b"stoken=1", True),
+        (b"formhash=1", True),
+        (b"_authenticator=1", True),
+        (b"confirmation_token=1", True),
+        (b"page_token=1", False),
+        (b"api_token=1", False),
+        (b"token=1", False),
+        (b"form=1&key=2", False),
     ],
 )
 def test_a_token_in_a_query_is_known_by_its_name(query: bytes, carries: bool) -> None:
@@ -107,6 +118,33 @@ def test_the_first_page_of_a_session_with_a_form_is_personal() -> None:
     assert is_personal(request_head(), begins, b'<meta name="csrf-token">', RULES)
     assert not is_personal(request_head(), begins, b'<form method="get">', RULES)
     assert not is_personal(request_head(), response(b"colour=red"), b"<form method=post>", RULES)
+
+
+@pytest.mark.parametrize(
+    ("text", "personal"),
+    [
+        (b'<script>M.cfg = {"wwwroot":"https://a","sesskey":"hV3kQ9zTbN"};</script>', True),
+        (b'<script>window.FORM_KEY="Zx81kLmN0pQr";</script>', True),
+        (b'<head data-requesttoken="Zx81kLmN0pQr">', True),
+        (b'<html data-xwiki-form-token="Zx81kLmN0pQr">', True),
+        (b'<meta name="ajs-atl-token" content="Zx81kLmN0pQr">', True),
+        (b'{"static_token":"Zx81kLmN0pQr"}', True),
+        (b'<a href="/?stoken=Zx81kL&amp;cl=details">', True),
+        (b"<a href=/?cl=details&amp;stoken=Zx81kL>", True),
+        (b'<input name="_token" value="Zx81kLmN0pQr">', True),
+        (b"<input name='__RequestVerificationToken'>", True),
+        # What all visitors get: the token of the site with an analytics service.
+        (b'<script data-cf-beacon=\'{"token": "Zx81kLmN0pQr"}\'></script>', False),
+        (b"<p>Each visitor of the fair gets a token; tokens are free.</p>" * 50, False),
+        (b"token " * (CANDIDATES_MAX + 1), True),
+    ],
+)
+def test_a_token_is_known_by_its_name_in_the_first_page_of_a_session(
+    text: bytes, *, personal: bool
+) -> None:
+    begins = response(b"MoodleSession=abcdefghijklmnopqrstuvwxyz")
+    assert is_personal(request_head(), begins, text, RULES) is personal
+    assert not is_personal(request_head(), response(b"colour=red"), text, RULES)
 
 
 @given(begin=st.integers(0, len(ID) - PART_BYTES_MIN), before=st.binary(max_size=40))
