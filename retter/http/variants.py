@@ -29,6 +29,7 @@ _VERBATIM: Final = frozenset(
         *_PREFETCH,
         b"service-worker-navigation-preload",
         b"content-type",
+        b"accept-charset",  # browsers send it no more
     )
 )
 _JUDGED: Final = frozenset(
@@ -222,7 +223,8 @@ def country(fields: Fields) -> bytes:
 
 
 _LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}+")
-_ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
+# Old browsers; and robots, for which sites make other pages: `(compatible; Googlebot/2.1; ...)`.
+_ODD_AGENTS: Final = (b"MSIE ", b"Trident/", b"compatible; ")
 _SOFT_FIELDS: Final = (b"accept-language", b"user-agent", b"sec-ch-ua-mobile")
 
 _REMEMBERED_MAX: Final = 512
@@ -240,7 +242,7 @@ def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
     return tuple([places.get(name, -1) for name in _SOFT_FIELDS])
 
 
-ODD_DEVICE: Final = b"odd"  # of no browser, or of one too old for many sites
+ODD_DEVICE: Final = b"odd"  # a program or a robot, or a browser too old for many sites
 
 
 def soft_of(request: RequestHead) -> Soft:
@@ -279,13 +281,13 @@ def _soft(languages: bytes, agent: bytes, mobile: bool, country: bytes) -> Soft:
 
 
 def _device(agent: bytes) -> bytes:
-    if b"Mobi" in agent:
-        return b"mobile"
     if not agent:
         return b""  # nothing is known
-    if not agent.startswith(b"Mozilla/5.0") or any(one in agent for one in _ODD_AGENTS):
+    if any(one in agent for one in _ODD_AGENTS):
         return ODD_DEVICE
-    return b""
+    if b"Mobi" in agent:
+        return b"mobile"
+    return b"" if agent.startswith(b"Mozilla/5.0") else ODD_DEVICE
 
 
 def likeness(one: Soft, other: Soft) -> int:
