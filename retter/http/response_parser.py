@@ -248,8 +248,8 @@ class ResponseParser:
         )
 
 
-def _is_good(status: int) -> bool:  # as in policy.py
-    return 200 <= status < 400 and status not in (204, 205, 206, 304)
+def _is_good(status: int) -> bool:  # as in policy.py, but a redirect may be a step of a login
+    return 200 <= status < 300 and status not in (204, 205, 206)
 
 
 def _is_plain(status: int, fields: Fields) -> bool:

@@ -125,8 +125,8 @@ class Delivery(Work):
     def begin(self, body: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Process the part of the body that came with the head; decide where the body goes."""
         services, parsed, relay = self._services, self._parsed, self._relay
-        if self._body is not None and self._body.gives_password:
-            services.keeper.learn_password(parsed.identity, parsed.head, now)
+        if self._body is not None and self._body.changes_person:
+            services.keeper.learn_body(parsed.identity, parsed.head, now)
         if learn(services, parsed, self._permit, relay.head, self._outcome, self.started_at, now):
             relay.keep_copy(None if self._entry is None else self._entry[BODY])
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:

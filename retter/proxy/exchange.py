@@ -586,8 +586,8 @@ class Exchange(Work):
             counts, kind = counters.forwarded_other, _OTHER
             learn_of_change(services, parsed, head, now)
             if self._body is not None:
-                if self._body.gives_password:
-                    services.keeper.learn_password(identity, parsed.head, now)
+                if self._body.changes_person:
+                    services.keeper.learn_body(identity, parsed.head, now)
                 self._body.release()  # it is not sent again
         counts[permit.reason.row + head.status // 100] += 1
         persistence, answers = client.begin_answer(parsed.head), services.answers

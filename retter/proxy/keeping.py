@@ -92,8 +92,8 @@ class Keeper:
         if asks_for_change(identity, request, self._rules):
             self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
 
-    def learn_password(self, identity: Identity, request: RequestHead, now: float) -> None:
-        """Drop the pages of a visitor who has sent a password: the next one may be another."""
+    def learn_body(self, identity: Identity, request: RequestHead, now: float) -> None:
+        """Drop the pages of a visitor who has logged in or out: the next one may be another."""
         if is_of_one(identity, request, self._rules):
             self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
 

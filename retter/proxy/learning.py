@@ -61,8 +61,8 @@ def learn(
     if request.method not in SAFE_METHODS:
         learn_of_change(services, parsed, head, now)
         return False
-    if not identity.stands_in:
-        services.keeper.learn_target(identity, request, now)
+    if not identity.stands_in or (300 <= head.status < 400 and head.names_place):
+        services.keeper.learn_target(identity, request, now)  # who is logged in is led on
     if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
         return True
     if head.status == 304 and identity.lookup and not _is_personal(parsed, head, rules):

@@ -366,8 +366,8 @@ def answer_failure(
         if not parsed.identity.stands_in:
             # Whoever asked to log out must not be shown their pages any more, even if it failed.
             services.keeper.learn_target(parsed.identity, parsed.head, now)
-            if body is not None and body.gives_password:
-                services.keeper.learn_password(parsed.identity, parsed.head, now)
+            if body is not None and body.changes_person:
+                services.keeper.learn_body(parsed.identity, parsed.head, now)
         if body is not None and not body.complete:
             client.close_after_answer()  # the rest of the body is not read
         took_s = took_so_far_s(services, began_at)

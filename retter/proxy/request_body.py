@@ -12,7 +12,7 @@ from retter.base.errors import BadRequest, RequestTooLarge
 from retter.http.chunked import BodyMalformed, ChunkedDecoder, chunk, last_chunk
 from retter.http.message import Framing
 from retter.proxy.request import ParsedRequest
-from retter.store.target import gives_password, may_give_password
+from retter.store.target import body_changes_person, may_change_person
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -42,7 +42,7 @@ class RequestBody:
     trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
     complete = False
     continued = False  # RETTER has sent 100 (Continue) to its client
-    gives_password = False  # what was sent begins with a login, or another password
+    changes_person = False  # what was sent is a login, a logout, or has another password
     rest = b""  # received after its end
 
     def __init__(
@@ -166,8 +166,8 @@ class RequestBody:
             again: Keep a complete body until `release`, so that it can be taken once more.
         """
         data = b"".join(self._kept)
-        if may_give_password(data):
-            self.gives_password = gives_password(data)
+        if may_change_person(data):
+            self.changes_person = body_changes_person(data)
         if again and self.complete and not self._sent:
             self._kept = [data]
         else:

@@ -27,6 +27,7 @@ from retter.store.target import (
     Target,
     changes_person,
     ends_login,
+    ends_one_session,
     no_route,
     stored_url,
     target_of,
@@ -282,7 +283,11 @@ def asks_for_change(identity: Identity, request: RequestHead, rules: OwnerRules)
     This is for requests that may change something. A token (RFC 6750) ends with a logout; that of
     a program may see the logins of many.
     """
-    if not identity.owner or not changes_person(request.target):
+    if not identity.owner:
+        return False
+    if not changes_person(request.target) and (
+        request.method != b"DELETE" or not ends_one_session(request.target)
+    ):
         return False
     if is_of_one(identity, request, rules):
         return True

@@ -380,10 +380,16 @@ def _is_logout(word: bytes) -> bool:
 
 # In a segment, or in a parameter's name or value: `/users/sign_in`, `/wp-login.php`,
 # `/?action=logout`, `/?task=user.logout`. `/session` only at the end: others may be talks.
+# Whoever comes back from OpenID Connect, OAuth, SAML or CAS, or follows a link in a mail, is logged
+# in by that.
 _person_changes: Final = re.compile(
-    rb"[/?&;=](?:[a-z]{1,16}[-_.])?(?:log|sign)[-_]?(?:in|on|out|off)(?=[/?&;=.]|\Z)"
-    rb"|/(?:sessions?|auth|authenticate)/?(?=\?|\Z)"
+    rb"[/?&;=](?:[a-z]{1,16}[-_.])?(?:log|sign)[-_]?(?:in|on|out|off)(?:-oidc)?(?=[/?&;=.]|\Z)"
+    rb"|/(?:sessions?|auth|authenticate|(?:[a-z]{1,16}[-_])?callback|acs|magic[-_]?link)/?(?=\?|\Z)"
+    rb"|/(?:impersonate|masquerade|magic[-_]?link|magic[-_]?login)/|/impersonate\Z"
+    rb"|/(?:accounts?|users?)/switch(?=[/?]|\Z)|[?&]ticket=st-"
 ).search
+# With DELETE: `/sessions/17`, `/api/session/current`.
+_one_session: Final = re.compile(rb"/sessions?/[^/?]{1,64}/?(?=\?|\Z)").search
 
 
 def changes_person(target: bytes) -> bool:
@@ -407,6 +413,11 @@ def _changes_person(target: bytes) -> bool:
     return _may_change(lower) is not None and ends_login(target)
 
 
+def ends_one_session(target: bytes) -> bool:
+    """Return whether a target is named as one session: to DELETE it is a logout."""
+    return _one_session(target.lower()) is not None
+
+
 # Targets of forms: 0.1 MB at most.
 _remembered_change: Final = lru_cache(SHAPES_MAX)(_changes_person)
 
@@ -421,37 +432,55 @@ def ends_login(target: bytes) -> bool:
 
 
 # The name of a field of a form, of a part of one, or of a member of JSON: `password=`,
-# `user[pass]=`, `name="user_password"`, `"Passwd":`, `pwd=`, `senha=`.
+# `user[pass]=`, `name="user_password"`, `"Passwd":`, `pwd=`, and in other languages.
 _password: Final = re.compile(
-    rb"(?:pass(?:w(?:or)?[dt]|phrase|code|e)?+|pwd|senha)"
+    rb"(?:pass(?:w(?:or)?[dt]|phrase|code|e)?+|pwd|senha|kennwort|contrase(?:n|%c3%b1|\xc3\xb1)a|clave"
+    rb"|wachtwoord|h[ae]slo|parola|sifre)"
     rb"[-_0-9]{0,8}+(?:%5d|\])?+(?:=|\"(?:[ ]?:|;|\r\n))"
 ).search
 # A login form is small, but ASP.NET's begins with the state of the page.
 PASSWORD_WITHIN_BYTES: Final = 16 * 1024
 _BEGINNING_BYTES: Final = 1024
 
+# A logout as the name or the value of a field, or as a method: `action=logout`, `logout=1`,
+# `{"method":"user.logout"`, `mutation { signOut {`, or `{login(` (GraphQL).
+_logout_word: Final = re.compile(
+    rb"(?:\A|[&=\"'{(./:]|\\n|\n)[ ]{0,8}+(?:(?:" + b"|".join(_LOGGED_OUT)
+    + rb")[-_]?+)?+(?:log|sign)[-_]?+"
+    rb"(?:(?:out|off)(?:[-_]?+(?:all|user))?+(?![-_+%0-9a-z]|[ ][a-z])|in[ ]?\()"
+).search  # fmt: skip
+# What an identity provider says of who has logged in: SAML, OpenID Connect, Google.
+_ASSERTIONS: Final = (b"samlresponse=", b"id_token=", b"credential=ey")
 
-def may_give_password(body: bytes) -> bool:
-    """Return whether `gives_password` may be true: nearly all bodies need only this.
 
-    The pattern takes 18 ns for each octet. A part of most names is the same in `Password`; other
+_PARTS_IN_BODIES: Final = (
+    b"pass", b"pwd", b"out", b"off", b"senha", b"saml", b"id_token", b"credential", b"clave",
+    b"contrase", b"wort", b"woord", b"slo", b"parola", b"sifre",
+)  # fmt: skip
+
+
+def may_change_person(body: bytes) -> bool:
+    """Return whether `body_changes_person` may be true: nearly all bodies need only this.
+
+    The patterns take 18 ns for each octet. A part of most names is the same in `Password`; other
     names, and those in capitals, are searched for in the beginning alone.
     """
     beginning = body[:_BEGINNING_BYTES].lower()
-    return (
-        body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0
-        or b"pwd" in beginning
-        or b"pass" in beginning
-        or b"senha" in beginning
+    return body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0 or any(
+        map(beginning.__contains__, _PARTS_IN_BODIES)
     )
 
 
-def gives_password(body: bytes) -> bool:
-    """Return whether the body of a request has a password: a login, or another password.
+def body_changes_person(body: bytes) -> bool:
+    """Return whether the body of a request is a login, a logout, or has another password.
 
-    An application that keeps the id of the session over a login may have any name for it.
+    An application that keeps the id of the session over a login may have any name for it, and all
+    forms of an application may go to one target.
     """
-    return _password(body[:PASSWORD_WITHIN_BYTES].lower()) is not None
+    if _password(body[:PASSWORD_WITHIN_BYTES].lower()) is not None:
+        return True
+    beginning = body[:_BEGINNING_BYTES].lower()
+    return _logout_word(beginning) is not None or any(word in beginning for word in _ASSERTIONS)
 
 
 def _too_many_parameters(target: bytes) -> bool:

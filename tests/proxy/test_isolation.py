@@ -195,6 +195,8 @@ def one_id_for_all(who: dict[str, str]) -> Callable[[Asked], bytes]:
         ("POST", "/?mylogout="),
         ("POST", "/konto/abmelden"),
         ("DELETE", "/session"),
+        ("DELETE", "/api/sessions/17"),
+        ("POST", "/signin-oidc?as=bob"),
         ("POST", "/login.php?as=bob"),
         ("POST", "/wp-login.php?as=bob"),
         ("POST", "/users/sign_in?as=bob"),
@@ -228,6 +230,33 @@ def test_who_logs_out_while_the_application_is_down_has_left(method: str, target
     assert not site.ask("/inbox", cookie=cookie).stored
 
 
+@pytest.mark.parametrize(
+    "target", ["/oauth/callback?code=a&state=b", "/?ticket=ST-1-a", "/login/magic?token=a"]
+)
+def test_a_login_by_get_is_known_by_its_name_and_its_redirect(target: str) -> None:
+    """Who comes back from an identity provider, in an application that keeps its session's id."""
+    cookie, who = f"PHPSESSID={ID}", ["alice"]
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/start":
+            return page("hello", f"PHPSESSID={ID}")
+        if asked.path == "/inbox":
+            return page(f"private page of {who[0]}")
+        if asked.path == "/login":
+            return page("who are you?")
+        who[0] = "bob"
+        return page("", status="302 Found", Location="/inbox")
+
+    site = Site(answer)
+    site.ask("/start")
+    site.ask("/inbox", cookie=cookie)
+    site.ask("/login", cookie=cookie)
+    assert site.proxy.services.store.stats()["dropped_session"] == 0, "a form says nothing"
+    site.ask(target, cookie=cookie)
+    site.goes_down()
+    assert not site.ask("/inbox", cookie=cookie).stored
+
+
 def by_its_body(who: dict[str, str]) -> Callable[[Asked], bytes]:
     """Return an application whose forms all go to `/`, and that never changes a cookie."""
 
@@ -248,9 +277,12 @@ def by_its_body(who: dict[str, str]) -> Callable[[Asked], bytes]:
         (b"do=login&user=bob&password=x", True),
         (b'{"user": "bob", "Password": "x"}', True),
         (b"do=search&passengers=2", False),
+        (b"do=logout", True),
+        (b'{"query": "mutation { logout }"}', True),
+        (b"SAMLResponse=PHNhbWw%2B", True),
     ],
 )
-def test_a_login_of_any_name_is_known_by_its_password(body: bytes, *, ends: bool) -> None:
+def test_a_login_or_logout_of_any_name_is_known_by_its_body(body: bytes, *, ends: bool) -> None:
     """The next person at the same browser, of an application that keeps the id of its session."""
     cookie = f"PHPSESSID={ID}"
     for large in (b"", b"&x=" + b"x" * 300_000):  # the latter is streamed to the application

@@ -16,10 +16,10 @@ from retter.store.target import (
     TARGET_BYTES_REMEMBERED_MAX,
     TARGETS_MAX,
     Targets,
+    body_changes_person,
     changes_person,
     changes_something,
-    gives_password,
-    may_give_password,
+    may_change_person,
     target_of,
 )
 from tests.support.compiled import counts_lines
@@ -261,6 +261,9 @@ def test_too_many_parameters_are_not_read(param: bytes) -> None:
         b"/x?logout", b"/x?do=user.logoff&b", b"/signon;v=1", b"/session", b"/api/sessions/?x",
         b"/api/auth", b"/authenticate",
         b"/logout-all", b"/session/destroy", b"/exit?x", b"/?_switch_user=_exit",
+        b"/oauth/callback?code=a&state=b", b"/auth/google/callback", b"/saml/acs", b"/signin-oidc",
+        b"/?a=b&ticket=ST-1-a", b"/magic-link/eyJ", b"/login/magic?token=a",
+        b"/admin/users/5/impersonate", b"/impersonate/5", b"/accounts/switch",
     ],
 )  # fmt: skip
 def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
@@ -278,6 +281,10 @@ def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
         b"/auth/key",
         b"/x?loginname=a",
         b"/logins",
+        b"/callbacks",
+        b"/callback/form",
+        b"/?ticket=17",
+        b"/switch",
     ],
 )
 def test_a_target_is_named_otherwise(target: bytes) -> None:
@@ -313,12 +320,31 @@ def test_what_a_target_is_named_as_is_remembered_unless_it_is_long() -> None:
         b'{"Pass" : "x"}',
         b'--x\r\nContent-Disposition: form-data; name="user_password"\r\n\r\nx\r\n--x--',
         b'--x\r\nContent-Disposition: form-data; name="pass"; x=y\r\n\r\nx\r\n--x--',
+        b"benutzer=a&kennwort=x",
+        b"usuario=a&contrasena=x",
+        b"usuario=a&contrase%C3%B1a=x",
+        b'{"usuario":"a","clave":"x"}',
+        b"naam=a&wachtwoord=x",
+        b"login=a&haslo=x",
+        b"jmeno=a&heslo=x",
+        b"kullanici=a&sifre=x",
+        b"action=logout",
+        b"logout=Abmelden",
+        b"a=b&do=signOut&c=d",
+        b'{"method":"user.logout","id":1}',
+        b'{"query":"mutation($p:String!){login(password:$p){id}}"}',
+        b'{"query":"mutation { logout { ok } }"}',
+        b'{"query":"mutation M {\\n  signOutUser\\n}"}',
+        b'--x\r\nContent-Disposition: form-data; name="action"\r\n\r\nlogout\r\n--x--',
+        b"SAMLResponse=PHNhbWw%2B&RelayState=/",
+        b"code=abc&id_token=eyJ&state=x",
+        b"credential=eyJhbGciOi&g_csrf_token=x",
         b"__VIEWSTATE=" + b"x" * (PASSWORD_WITHIN_BYTES - 100) + b"&ctl00$Password=x",
     ],
 )
-def test_a_body_gives_a_password(body: bytes) -> None:
-    assert gives_password(body)
-    assert may_give_password(body)
+def test_a_body_logs_in_or_out_or_gives_a_password(body: bytes) -> None:
+    assert body_changes_person(body)
+    assert may_change_person(body)
 
 
 @pytest.mark.parametrize(
@@ -331,12 +357,18 @@ def test_a_body_gives_a_password(body: bytes) -> None:
         b'"pwd"',
         b"boarding_pass_id=2",
         b"text=my+password+is+lost",
+        b"text=how+do+I+logout",
+        b"text=logout+does+not+work",
+        b'{"text": "logout does not work"}',
+        b"logouts=2",
+        b"checkout=1&standoff=2",
+        b"credential=17",
         b'{"a":"password"}',
     ],
 )
-def test_a_body_gives_none(body: bytes) -> None:
-    assert not gives_password(body)
-    assert not gives_password(body + b"x" * PASSWORD_WITHIN_BYTES + b"&password=x")
+def test_a_body_changes_nobody(body: bytes) -> None:
+    assert not body_changes_person(body)
+    assert not body_changes_person(body + b"x" * PASSWORD_WITHIN_BYTES + b"&password=x")
 
 
 def test_what_is_remembered_is_bounded() -> None:
