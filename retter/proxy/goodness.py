@@ -87,7 +87,7 @@ _DATA_TYPES: Final = (b"json", b"xml")
 _is_json_error: Final = re.compile(
     rb"\s*+\{\s*+(?:\"jsonrpc\"\s*+:\s*+\"[0-9.]{1,8}+\"\s*+,\s*+)?+\""
     rb"(?:(?:errors?|exception|fault|odata\.error)\"|(?:success|ok)\"\s*+:\s*+(?:false|0)"
-    rb"|(?:status|result)\"\s*+:\s*+(?:\"(?:error|fail(?:ed|ure)?+)\"|false)"
+    rb"|(?:status|result)\"\s*+:\s*+(?:\"(?:error|fail(?:ed)?+|failure)\"|false)"
     rb"|(?:status|status_?code|code)\"\s*+:\s*+\"?+50[0-9]|(?:data|result)\"\s*+:\s*+null)"
 ).match
 # GraphQL may give a part of the data, and then its errors.
