@@ -44,7 +44,7 @@ MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
 # By their texts, which LMDB's errors end with.
 _NUMBERS: Final = {os.strerror(number): number for number in errorcode}
 
-PAGE_BYTES: Final = 4096
+PAGE_BYTES: Final = 4096  # of most machines: what entries cost is counted in these
 HEADER_PAGES: Final = 3  # two headers, and the tree of trees
 
 
@@ -174,9 +174,14 @@ class Environment:
         return int(self._env.reader_check())
 
     @property
+    def page_bytes(self) -> int:
+        """Size of a page in octets: that of the machine that made it, 4 KiB to 64 KiB."""
+        return int(self._env.stat()["psize"])
+
+    @property
     def file_bytes(self) -> int:
         """Size of the file in octets."""
-        return int(self._env.info()["last_pgno"] + 1) * PAGE_BYTES
+        return int(self._env.info()["last_pgno"] + 1) * self.page_bytes
 
     @property
     def free_bytes(self) -> int:
@@ -184,7 +189,7 @@ class Environment:
         with self._env.begin() as txn:
             stats = [txn.stat(db) for db in self._trees]
         taken = sum([s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats])
-        return max(0, self.file_bytes - (taken + HEADER_PAGES) * PAGE_BYTES)
+        return max(0, self.file_bytes - (taken + HEADER_PAGES) * self.page_bytes)
 
     @property
     def map_size(self) -> int:

@@ -136,6 +136,32 @@ def test_readers_that_were_killed_are_forgotten_at_the_start(tmp_path: Path) -> 
     shelf.close()
 
 
+def test_a_database_of_larger_pages_is_as_long_as_its_header_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB takes the pages of the machine: 16 KiB on a Raspberry Pi 5, 64 KiB on some servers.
+
+    Counted in pages of 4 KiB the file was long enough, and the next start set it aside.
+    """
+    database = Database(str(tmp_path), 1 << 20)
+    database.commit(batch({"/a": b"a"}), [], NOW, WALL)
+    env, small = database._env, database.file_bytes
+
+    class Large:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(env, name)
+
+        def stat(self) -> dict[str, object]:
+            return {**env.stat(), "psize": 16384}
+
+    assert small == (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    monkeypatch.setattr(database, "_env", Large())
+    database.keep_size()
+    assert (tmp_path / "data.mdb").stat().st_size == database.file_bytes == 4 * small
+    assert database.free_bytes <= database.file_bytes
+    database.close()
+
+
 def test_nobody_writes_while_the_file_is_made_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
