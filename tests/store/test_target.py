@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from retter.breaker import route_of as real_route_of
 from retter.http.known_names import DEFAULT_SESSION_COOKIES
 from retter.http.message import HeadForm, RequestHead
+from retter.store import personal
 from retter.store import target as target_module
 from retter.store.owner import OwnerRules
 from retter.store.policy import identified, identify
@@ -122,6 +123,11 @@ def other_digits(target: bytes, by: int) -> bytes:
     shapes=[b"/articles/42/v1?page=7"],
     asked=[(0, by, b"shop.example", b"GET") for by in range(4)],
 )
+@example(  # a logout, behind targets that differ from it only in digits
+    shapes=[b"/d%c3%a9connexion"],
+    asked=[(0, by, b"shop.example", b"GET") for by in (1, 2, 3, 0)],
+)
+@example(shapes=[b"/saml2/x.y/sls"], asked=[(0, by, b"a/b", b"GET") for by in (1, 2, 3, 0)])
 @example(shapes=[b"/a?s7=1"], asked=[(0, by, b"shop.example", b"GET") for by in (1, 1, 0)])
 def test_a_target_of_a_remembered_shape_means_the_same(
     shapes: list[bytes], asked: list[tuple[int, int, bytes, bytes]]
@@ -151,6 +157,16 @@ def test_a_shape_is_remembered_if_its_digits_do_not_matter(
     for number in range(11, 14):
         targets.of(request(target % (number, number)))
     assert len(targets) == is_remembered
+
+
+@pytest.mark.parametrize("before", [b"/%b", b"/a/%b/b", b"/?%b", b"/?a=%b&b=1", b"/?a=1;%b=2"])
+def test_the_quick_search_misses_no_logout_and_no_token(before: bytes) -> None:
+    names = [*target_module._LOGOUTS, *personal._NONCE_NAMES, *personal._NONCE_WORDS, b"a[_token]"]
+    for name in names:
+        one = before % name
+        path, _, query = one.partition(b"?")
+        if target_module._names_logout(path, query) or (query and personal.carries_nonce(query)):
+            assert target_module._may_change(one), one
 
 
 def test_remembered_shapes_are_bounded() -> None:
