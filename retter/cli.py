@@ -403,7 +403,7 @@ def _usual(arguments: list[str]) -> dict[str, list[str]] | None:
             name, text = switches[argument]
         else:
             return None
-        if not text:
+        if not text or text == "--":  # which argparse drops: it is no value
             return None
         texts.setdefault(name, []).append(text)
     # In the order of their declaration: the first one that is wrong is named.

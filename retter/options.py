@@ -31,7 +31,7 @@ examples:
   retter --listen 127.0.0.1:8089 --upstream :8000 --trusted-proxies 127.0.0.1
       behind nginx or Caddy on this machine, in front of an application on 8000
   retter --config /etc/retter.toml --check-config
-      check the settings, show those in force and where each comes from, then exit
+      check the settings, show each and where it comes from, then exit
   retter status; retter circuit open --for 10m
       inspect and control the running RETTER (through its --admin listener)
 """
@@ -87,7 +87,7 @@ def parser(columns: int = HELP_COLUMNS_MAX) -> Parser:
     information.add_argument(
         "--check-config",
         action="store_true",
-        help="check the settings, show those in force and where each comes from, then exit",
+        help="check the settings, show each and where it comes from, then exit",
     )
     for group in dict.fromkeys(setting.group for setting in SETTINGS):
         about = textwrap.fill(group.about, columns - 2)  # the formatter indents it by two

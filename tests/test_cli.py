@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retter import cli
@@ -105,6 +105,8 @@ OTHERS = st.sampled_from(
 
 
 @given(st.lists(FLAGS | VALUES | OTHERS | st.builds("{}={}".format, FLAGS, VALUES), max_size=5))
+@example(["--upstream=--"])
+@example(["--upstream=--", "--listen=:80"])
 def test_usual_arguments_mean_what_all_options_say(arguments: list[str]) -> None:
     usual = cli._usual(arguments)
     if usual is None:
