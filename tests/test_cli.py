@@ -362,7 +362,7 @@ def test_help_explains_each_setting_with_its_default() -> None:
     for setting in SETTINGS:
         assert f"\n  {setting.flag}" in text
         assert setting.about in words
-    for example in (
+    for line in (
         "--drain TIME How long running requests may take to finish when RETTER is asked to stop, ",
         "Increase it if downloads are slow. (default 15s)",
         "--store-memory SIZE Memory for stored responses",
@@ -371,7 +371,7 @@ def test_help_explains_each_setting_with_its_default() -> None:
         "(default 64MiB)",
         "RETTER_MAX_STALE=12h",
     ):
-        assert example in words
+        assert line in words
 
 
 def test_help_shows_only_the_flag_that_changes_a_switch() -> None:
