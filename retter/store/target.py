@@ -458,12 +458,12 @@ _logout_word: Final = re.compile(
 ).search  # fmt: skip
 # What an identity provider says of who has logged in: SAML, OpenID Connect, Google.
 _ASSERTIONS: Final = (b"samlresponse=", b"id_token=", b"credential=ey")
-# A part of each name of a password but those with `ass`, and of the others.
-_PASSWORD_PARTS: Final = (
-    b"pass", b"pwd", b"senha", b"wort", b"contrase", b"clave", b"woord", b"slo", b"parola",
-    b"sifre",
-)  # fmt: skip
-_PARTS_IN_BODIES: Final = (*_PASSWORD_PARTS, b"out", b"off", b"saml", b"id_token", b"credential")
+# A part of each name of a password but those with `ass`, and of the others. In a form of 10 KiB of
+# text the search for one takes 3 us, in the usual form of 100 octets 0.1; one search for each part
+# took twice as much.
+_PASSWORD_PARTS: Final = rb"p(?:ass|wd|arola)|s(?:enha|lo|ifre)|wo(?:rt|ord)|c(?:ontrase|lave)"
+_has_password_part: Final = re.compile(_PASSWORD_PARTS).search
+_has_part: Final = re.compile(_PASSWORD_PARTS + rb"|saml|o(?:ut|ff)|id_token|credential").search
 
 
 def may_change_person(body: bytes) -> bool:
@@ -472,9 +472,9 @@ def may_change_person(body: bytes) -> bool:
     A part of most names is the same in `Password`; other names, and those in capitals, are
     searched for in the beginning alone.
     """
-    beginning = body[:_BEGINNING_BYTES].lower()
-    return body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0 or any(
-        map(beginning.__contains__, _PARTS_IN_BODIES)
+    return (
+        body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0
+        or _has_part(body[:_BEGINNING_BYTES].lower()) is not None
     )
 
 
@@ -487,8 +487,7 @@ def body_changes_person(body: bytes) -> bool:
     beginning = body[:_BEGINNING_BYTES].lower()
     # The pattern takes 18 ns for each octet, and `out` is in many texts.
     if (
-        body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0
-        or any(map(beginning.__contains__, _PASSWORD_PARTS))
+        body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0 or _has_password_part(beginning)
     ) and _password(body[:PASSWORD_WITHIN_BYTES].lower()):
         return True
     return _logout_word(beginning) is not None or any(word in beginning for word in _ASSERTIONS)
