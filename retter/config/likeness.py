@@ -18,7 +18,10 @@ def nearest_flag(flag: str, flags: Collection[str]) -> str | None:
     """Return the known option that looks most like this one."""
     # All begin with --, which says nothing about likeness.
     names = {known.lstrip("-"): known for known in flags}
-    guess = nearest(flag.lstrip("-"), names)
+    word = flag.lstrip("-")
+    longer = [name for name in names if word and name.startswith(word)]
+    # No command takes an abbreviation: the next new option would change what it stands for.
+    guess = longer[0] if len(longer) == 1 else nearest(word, names)
     return names[guess] if guess else None
 
 

@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = Parser(
         prog="retter demo",
+        allow_abbrev=False,
         description="A small shop with a finite database, to see RETTER work.",
     )
     add = options.add_argument

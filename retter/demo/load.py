@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = Parser(
         prog="retter load",
+        allow_abbrev=False,
         description="Send requests at a constant rate, whether or not responses arrive (open "
         "loop), and report the results. Latency counts from the time when a request was due. "
         "For the demonstration shop, alone or behind RETTER; loopback addresses only.",

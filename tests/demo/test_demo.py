@@ -889,7 +889,9 @@ def fetch(url: str) -> tuple[int, bytes]:
     ("arguments", "said"),
     [
         (["demo", "--conections", "5"], "--conections 5; did you mean --connections?"),
+        (["demo", "--conn", "5"], "--conn 5; did you mean --connections?"),
         (["demo", "now"], "now; see retter demo --help"),
+        (["load", "http://127.0.0.1:1", "--sec=4"], "--sec=4; did you mean --seconds?"),
         (["load", "http://127.0.0.1:1", "--secnds=4"], "--secnds=4; did you mean --seconds?"),
         (["load", "http://127.0.0.1:1", "now"], "now; see retter load --help"),
     ],
