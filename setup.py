@@ -26,7 +26,7 @@ MODULES = (
     "store/owner", "store/personal", "store/policy", "store/record", "store/refreshing",
     "store/replacement", "store/rules", "store/s3fifo", "store/selection", "store/sessions",
     "store/set_cookie", "store/shared_store", "store/store", "store/taken_back", "store/target",
-    "compression/coding", "compression/pipeline",
+    "compression/coding", "compression/pipeline", "net/write_batch",
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection", "proxy/client_requests",
     "proxy/client_writer", "proxy/clients", "proxy/deadline_wheel", "proxy/delivery",
     "proxy/exchange", "proxy/goodness", "proxy/head_reader", "proxy/holders",

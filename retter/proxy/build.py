@@ -13,6 +13,7 @@ from retter.compression.decoding import Decoding
 from retter.compression.pipeline import Compression, ThreadWorker
 from retter.config.settings import Settings
 from retter.config.units import parse_upstream
+from retter.net.write_batch import WriteBatch
 from retter.proxy.backlog import WAITING_BYTES_MAX
 from retter.proxy.bound_connections import BoundConnections
 from retter.proxy.clients import ClientRegistry
@@ -97,6 +98,7 @@ def build_services(
         loop=loop,
         started_at=now,
         counters=counters,
+        write_batch=WriteBatch(loop),
         http_date=WallClock().http_date,
         settings=settings,
         answers=answers,
@@ -234,6 +236,7 @@ def _pool(
             heads.response_parser,
             parts.settings.head_bytes_max,
             parts.http_date,
+            parts.write_batch,
         )
 
     address = parse_upstream(settings.upstream)

@@ -244,6 +244,7 @@ class DownstreamConnection(Requester):
         """Close when all written bytes have been sent."""
         self.work = self._tunnel = self.body = None
         if self.phase is not _CLOSED:
+            self.out.write_waiting()
             self.phase = _CLOSED
             self.out.open = False
             self._limit_writing(self._loop.time())
@@ -251,6 +252,7 @@ class DownstreamConnection(Requester):
 
     def abort(self) -> None:
         """Close at once and drop the bytes that are not yet sent."""
+        self.out.write_waiting()  # whole answers are as good as sent
         self.work = self._tunnel = self.body = None
         self.phase = _CLOSED
         self.out.open = False
@@ -301,7 +303,7 @@ class DownstreamConnection(Requester):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         services = self._services
         transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
-        self.out = ClientWriter(transport, services.counters)
+        self.out = ClientWriter(transport, services.counters, services.write_batch)
         named = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
         self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
@@ -381,6 +383,7 @@ class DownstreamConnection(Requester):
 
     def eof_received(self) -> bool:
         transport = self.out.transport
+        self.out.write_waiting()  # the event loop may close the transport
         if not transport.can_write_eof():
             return False  # over TLS both directions are closed together
         # A client may close its sending direction and wait for its response (RFC 9112 section 9.6).
@@ -533,6 +536,7 @@ class DownstreamConnection(Requester):
         self.body = None
         if self.phase is _CLOSED:
             return
+        self.out.write_waiting()
         now, transport = self._loop.time(), self.out.transport
         self.phase = _LINGERING
         if not self._limit_writing(now):  # else lingering begins when the response is sent

@@ -5,6 +5,7 @@ from typing import Final, Protocol, cast
 
 from retter.base.counters import Counters
 from retter.net.transports import close_sending
+from retter.net.write_batch import WriteBatch
 from retter.proxy.backlog import Backlog
 from retter.proxy.half_close import PROBE
 from retter.proxy.slices import SlicedBody, copies
@@ -23,6 +24,9 @@ class BacklogOwner(Protocol):
 class ClientWriter:
     """Writes to one client.
 
+    Whole answers wait for the end of the event loop's step (`write_whole`); all else is written at
+    once, after what waits.
+
     Args:
         counters: Of the process; `sent` is counted here.
 
@@ -32,9 +36,19 @@ class ClientWriter:
         open: If False, all that is written is dropped.
     """
 
-    __slots__ = ("_counters", "_owner", "_probed", "_unsent", "backlog", "open", "transport")
+    __slots__ = (
+        "_batch",
+        "_counters",
+        "_owner",
+        "_probed",
+        "_unsent",
+        "_waiting",
+        "backlog",
+        "open",
+        "transport",
+    )
 
-    def __init__(self, transport: asyncio.Transport, counters: Counters) -> None:
+    def __init__(self, transport: asyncio.Transport, counters: Counters, batch: WriteBatch) -> None:
         self.transport = transport
         self.open = True
         self.backlog: Backlog | None = None
@@ -43,10 +57,40 @@ class ClientWriter:
         self._owner: BacklogOwner | None = None
         self._probed = False  # the first octet of the answer has been sent ahead
         self._unsent = 0  # octets, if the client has taken nothing since last seen
+        self._waiting = b""  # a whole answer
+        self._batch = batch
         self._counters = counters
 
+    def write_whole(self, message: bytes) -> None:
+        """Write an answer that is complete with those of others.
+
+        Args:
+            message: At most JOIN_BYTES_MAX and a head.
+        """
+        if self.backlog is not None or self._waiting or self._probed:
+            self.write(message)
+        else:
+            self._waiting = message
+            self._batch.add(self)
+
+    def write_waiting(self) -> None:
+        """Write the answer that waits, if there is one."""
+        message = self._waiting
+        if message:
+            self._waiting = b""
+            if self.open:
+                self._counters.sent += len(message)
+                self.transport.write(message)  # a backlog that begins with it counts it
+
+    def abort(self) -> None:
+        """Close at once, without what waits."""
+        self._waiting = b""
+        self.transport.abort()
+
     def write(self, data: bytes) -> None:
-        """Write to the client."""
+        """Write to the client at once."""
+        if self._waiting:
+            self.write_waiting()
         if not self.open:
             return
         if self._probed:
@@ -65,6 +109,8 @@ class ClientWriter:
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""
+        if self._waiting:
+            self.write_waiting()
         if not self.open:
             return
         if self.backlog is not None:
@@ -82,6 +128,8 @@ class ClientWriter:
 
     def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
         """Write a large stored response; its octets that the client has not read are no copy."""
+        if self._waiting:
+            self.write_waiting()
         if not self.open:
             return
         transport = self.transport
@@ -113,6 +161,7 @@ class ClientWriter:
 
     def write_eof(self) -> None:
         """Close the sending direction; over TLS, which cannot be half-closed, close both."""
+        self.write_waiting()
         if self.open:
             if self.transport.can_write_eof():
                 close_sending(self.transport)

@@ -471,7 +471,7 @@ class Exchange(Work):
                 forward = form.forward(method, request.target, request.values)
                 request.made_forward = forward
             data = forward + (forwarding.fixed or forwarding.end_of_head(request))
-            connection.send(self, method, data)
+            connection.send(self, method, data, waits=True)
 
     def keep_from_store(self) -> None:
         """Do not store the response: the identity rules changed after this request was parsed."""
@@ -498,7 +498,7 @@ class Exchange(Work):
             self.deadline = now + self._services.upstream_timeout_s
             if parsed.kind is not _GET or self.awaited:
                 self._await_first_byte(now)
-            connection.send(self, request.method, data)
+            connection.send(self, request.method, data, waits=parsed.kind is _GET)
             return
         if body.continued:
             data = without_expectation(data)  # it has been fulfilled
@@ -596,7 +596,7 @@ class Exchange(Work):
         else:
             end = answers.forwarded_end(kind, persistence)
         if len(sent_body) <= JOIN_BYTES_MAX:
-            client.out.write(b"".join((sent, end, sent_body)))
+            client.out.write_whole(b"".join((sent, end, sent_body)))
         else:
             client.out.write_message(sent + end, sent_body)
         self.stage = _DONE

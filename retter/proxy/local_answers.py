@@ -171,7 +171,9 @@ def answer_from_store(
         and status != 204
     ):
         age_s = now - entry[STORED_AT] + entry[AGE]  # RFC 9111 section 4.2.3
-        client.out.write(services.answers.stored_whole(head, body, age_s, reason, persistence))
+        client.out.write_whole(
+            services.answers.stored_whole(head, body, age_s, reason, persistence)
+        )
     else:
         shown = as_stored(entry)._replace(head=head, body=body)
         status, sent = _answer_selectively(
@@ -204,7 +206,7 @@ def _answer_selectively(
     if request.method == b"HEAD":
         body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
     if isinstance(body, bytes) and len(body) <= VIEW_BYTES_MIN:
-        client.out.write_message(head, body)
+        client.out.write_whole(head + body)
     else:
         client.out.write_stored(head, body)
     return int(head[9:12]), len(body)
@@ -291,7 +293,7 @@ def refuse(
     now = services.loop.time()
     waited_s = services.settings.queue_wait_s if reason is Reason.QUEUE_TIMEOUT else 0.0
     wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s, waited_s)
-    client.out.write(
+    client.out.write_whole(
         services.answers.error(
             parsed.head,
             503,
@@ -323,7 +325,7 @@ def answer_error(
     wait = wait_for_restart(parsed.head) if reason is Reason.CONNECT_REFUSED else None
     if wait is not None:
         status = 503
-    client.out.write(
+    client.out.write_whole(
         services.answers.error(
             parsed.head,
             status,

@@ -12,6 +12,7 @@ from retter.http.chunked import chunk, last_chunk
 from retter.http.content_coding import varies_already
 from retter.http.message import Framing, ResponseHead
 from retter.proxy.backlog import Backlog
+from retter.proxy.client_writer import JOIN_BYTES_MAX
 from retter.proxy.interfaces import Client
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
@@ -269,7 +270,10 @@ class ResponseRelay:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
         end = services.answers.forwarded_end(parsed.kind, client.begin_answer(request))
         services.counters.count_forwarded(parsed.kind is Kind.GET, self._permit.reason, head.status)
-        client.out.write_message(sent + extra + end, body)
+        if complete and len(body) <= JOIN_BYTES_MAX:
+            client.out.write_whole(b"".join((sent, extra, end, body)))
+        else:
+            client.out.write_message(sent + extra + end, body)
 
     def _compressed(
         self, body: bytes, complete: bool, trailers: Trailers

@@ -11,6 +11,7 @@ from retter.breaker import CircuitBreaker
 from retter.compression.decoding import Decoding
 from retter.compression.pipeline import Compression
 from retter.config.settings import Settings
+from retter.net.write_batch import WriteBatch
 from retter.proxy.awaited_streams import AwaitedStreams
 from retter.proxy.bound_connections import BoundConnections
 from retter.proxy.clients import ClientRegistry
@@ -55,6 +56,7 @@ class Services:
     loop: asyncio.AbstractEventLoop
     started_at: float  # monotonic seconds
     counters: Counters
+    write_batch: WriteBatch
     http_date: Callable[[], str]  # the wall clock as in a Date field (RFC 9110 section 5.6.7)
 
     # what follows from the settings, and changes with them

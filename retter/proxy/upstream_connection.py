@@ -23,6 +23,7 @@ from retter.http.message import Framing, ResponseHead
 from retter.http.read_buffer import ReadBuffer, end_of_head
 from retter.http.response_parser import ResponseParser, dated
 from retter.net.transports import close_sending
+from retter.net.write_batch import WriteBatch
 from retter.proxy.idle_connections import IdleConnections
 
 Trailers = list[tuple[bytes, bytes]]
@@ -100,6 +101,7 @@ class UpstreamConnection:
     """
 
     __slots__ = (
+        "_batch",
         "_bodiless",
         "_buffer",
         "_decoder",
@@ -121,6 +123,7 @@ class UpstreamConnection:
         "_sink",
         "_transport",
         "_tunnel",
+        "_waiting",
         "answered",
         "bound",
         "closed",
@@ -138,8 +141,11 @@ class UpstreamConnection:
         parser: ResponseParser,
         head_bytes_max: int,
         http_date: Callable[[], str],
+        batch: WriteBatch,
     ) -> None:
         self._parser = parser
+        self._batch = batch
+        self._waiting = b""  # a request that is not written yet
         self._http_date = http_date
         self._pool = pool
         self._ready = pool.ready
@@ -170,14 +176,31 @@ class UpstreamConnection:
 
     # -- called by the exchange -------------------------------------------------------------
 
-    def send(self, sink: ResponseSink, method: bytes, data: bytes) -> None:
-        """Begin an exchange: write the request's head and the part of its body that is there."""
+    def send(self, sink: ResponseSink, method: bytes, data: bytes, *, waits: bool = False) -> None:
+        """Begin an exchange: write the request's head and the part of its body that is there.
+
+        Args:
+            waits: The request is whole, and is written with those of others (write_batch.py). The
+                application may close the connection meanwhile, so this is for a request that may
+                be sent again (RFC 9110 section 9.2.2). Any other is written as long as the
+                connection is known to be open.
+        """
         assert self._sink is None and self._transport is not None, "one exchange at a time"
         self._sink = sink
         self._method = method
         self._informational = 0
         self.answered = False
-        self._transport.write(data)
+        if waits:
+            self._waiting = data
+            self._batch.add(self)
+        else:
+            self._transport.write(data)
+
+    def write_waiting(self) -> None:
+        """Write the request that waits, if there is one."""
+        data, self._waiting = self._waiting, b""
+        if data and self._transport is not None and not self.closed:
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether the connection is lost or is being closed."""
@@ -185,6 +208,7 @@ class UpstreamConnection:
 
     def write(self, data: bytes) -> None:
         """Write more bytes of the request's body or of the tunnel."""
+        self.write_waiting()
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
@@ -289,8 +313,12 @@ class UpstreamConnection:
             else:
                 self.close()  # bytes without a request: later bytes cannot be trusted
             return
-        self.answered = True
         now = self._loop.time()
+        if self._waiting:
+            # Nor are these its response: it has not been sent. It may be, on another connection.
+            self._fail(UpstreamReset("bytes before the request"), now)
+            return
+        self.answered = True
         try:
             if self._framing is None and self._buffer is None:
                 memo = self._memo
@@ -381,8 +409,9 @@ class UpstreamConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._pool.forget(self)
-        if exc is not None and self._sink is not None:
+        if exc is not None and self._sink is not None and not self._waiting:
             self._read_what_is_left()
+        self._waiting = b""
         sink, self._sink = self._sink, None
         tunnel, self._tunnel = self._tunnel, None
         now = self._loop.time()

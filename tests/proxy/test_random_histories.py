@@ -371,7 +371,9 @@ class History:
             chosen.append(self.chance.choice(FEW_PLACES))
         self.settings = {name: value for some in chosen for name, value in some.items()}
         self.told: list[str] = [f"seed {seed}: {self.settings}"]
-        self.proxy = FakeProxy(**PATIENT, **self.settings)
+        # With more than one, messages wait for the end of a step (`settle`), or for the third.
+        messages_max = self.chance.choice((1, 3, 16))
+        self.proxy = FakeProxy(messages_max=messages_max, **PATIENT, **self.settings)
         services: Any = self.proxy.services
         self.ledger = services.access_log = Ledger(self.proxy.loop.time)
         self.elsewhere: list[Elsewhere] = []
@@ -548,8 +550,8 @@ class History:
         for visitor in self.visitors:
             visitor.resets()
         for _ in range(3):
-            self.threads_work()
             self.proxy.advance(0.1)
+            self._application_answers_well()  # RETTER itself may have asked whether it is back
         self._nothing_is_left()
 
     def _all_is_well(self) -> None:
@@ -562,21 +564,25 @@ class History:
             visitor.unblocks()
         self.proxy.auto_accept = True
         for _ in range(ROUNDS_MAX):
-            while self.proxy.dialled:
-                self.proxy.accept()
-            self._dials_again(accepted=True)
-            self.threads_work()
-            for worker in self.workers:
-                if not worker.goes_on() and (request := worker.owes):
-                    worker.answers(request, WELL, 1)
-            self.proxy.settle()
-            self._flush()
+            self._application_answers_well()
             waiting = any(visitor.waits for visitor in self.visitors)
             if not (waiting or services.exchanges or services.streams):
                 break
             self.proxy.advance(0.1)
         for visitor in self.visitors:
             visitor.check(may_be_evicted="connections_max" in self.settings)
+
+    def _application_answers_well(self) -> None:
+        """Let it answer all that it has been asked."""
+        while self.proxy.dialled:
+            self.proxy.accept()
+        self._dials_again(accepted=True)
+        self.threads_work()
+        for worker in self.workers:
+            if not worker.goes_on() and (request := worker.owes):
+                worker.answers(request, WELL, 1)
+        self.proxy.settle()
+        self._flush()
 
     def _nothing_is_left(self) -> None:
         services = self.proxy.services

@@ -8,6 +8,7 @@ from retter.base.errors import UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
+from retter.net.write_batch import WriteBatch
 from retter.proxy.idle_connections import IdleConnections
 from retter.proxy.upstream_connection import INFORMATIONAL_MAX, ResponseSink, UpstreamConnection
 from tests.support.exchanges import POST
@@ -92,8 +93,9 @@ class Upstream:
         pool: Any = self.pool
         loop: Any = FakeLoop()
         self.connection = UpstreamConnection(
-            pool, loop, HeadMemo(100_000), ResponseParser(), head_bytes_max, lambda: DATE
-        )
+            pool, loop, HeadMemo(100_000), ResponseParser(), head_bytes_max, lambda: DATE,
+            WriteBatch(loop),
+        )  # fmt: skip
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 
@@ -252,7 +254,9 @@ def test_giving_up_is_silent() -> None:
 def test_closing_before_there_is_a_transport() -> None:
     pool: Any = FakePool()
     loop: Any = FakeLoop()
-    connection = UpstreamConnection(pool, loop, HeadMemo(0), ResponseParser(), 100, lambda: DATE)
+    connection = UpstreamConnection(
+        pool, loop, HeadMemo(0), ResponseParser(), 100, lambda: DATE, WriteBatch(loop)
+    )
     connection.write(b"x")
     connection.write_eof()
     connection.pause_reading()

@@ -262,6 +262,7 @@ class FakeProxy:
         secrets: Secrets | None = None,
         far: Any = None,
         place: Any = None,
+        messages_max: int = 1,  # each is written at once, so that a test sees it; else `next_round`
         **settings: Any,
     ) -> None:
         self.loop = own_loop or FakeLoop()
@@ -286,6 +287,7 @@ class FakeProxy:
         )
         services = self.services = self.proxy.services
         services.http_date = lambda: self.date
+        services.write_batch.messages_max = messages_max
         pool: Any = services.pool
         pool.proxy = self
         self.workers = services.compression.workers = FakeWorkers()

@@ -1,0 +1,242 @@
+"""Messages of one step of the event loop are written together, in order, and none is lost."""
+
+from typing import Any
+
+import pytest
+
+from retter.breaker import Mode
+from retter.net.write_batch import MESSAGES_MAX, WriteBatch
+from tests.support.harness import FakeLoop, FakePeer, FakeProxy, body_of, get, reply, status_of
+
+CLOSE = {"Connection": "close"}
+POST = b"POST /b HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\nx=y"
+PIECE = b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 9\r\n\r\nfirst"
+
+
+class Step(FakeProxy):
+    """A proxy of which the test says when a step of the event loop ends; /a is stored."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(messages_max=MESSAGES_MAX, **settings)
+        client = self.client(get("/a"))
+        self.ends()
+        self.upstream.sends(reply(b"stored"))
+        self.ends()
+        assert body_of(client.received()) == b"stored"
+
+    def ends(self) -> None:
+        """Let the step end."""
+        self.loop.next_round()
+
+    def is_overwhelmed(self) -> None:
+        """Answer GETs from the store."""
+        self.services.breaker.circuit.set_mode(self.loop.now, Mode.OPEN)
+
+
+def lines(sent: bytes) -> list[bytes]:
+    """Return the request lines in what the application has got."""
+    return [line for line in sent.split(b"\r\n") if line.startswith((b"GET ", b"POST "))]
+
+
+def asked(proxy: FakeProxy) -> list[bytes]:
+    return [line for peer in proxy.upstreams for line in lines(peer.written())]
+
+
+def test_requests_and_answers_are_written_when_the_step_ends() -> None:
+    step = Step()
+    asked(step)
+    clients = [step.client(get(f"/{number}")) for number in range(3)]
+    assert not asked(step)
+    step.ends()
+    assert sorted(asked(step)) == [b"GET /%d HTTP/1.1" % number for number in range(3)]
+    for peer in step.upstreams:
+        peer.sends(reply(b"well"))
+    assert not any(client.received() for client in clients)
+    step.ends()
+    assert all(body_of(client.received()) == b"well" for client in clients)
+
+
+def test_so_many_messages_wait_and_no_more() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    clients = [step.client(get("/a")) for _ in range(MESSAGES_MAX)]
+    assert all(body_of(client.received()) == b"stored" for client in clients)
+    another = step.client(get("/a"))
+    assert not another.received()
+    step.ends()
+    assert body_of(another.received()) == b"stored"
+
+
+def test_an_answer_comes_before_the_end_of_its_connection() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client = step.client(get("/a", headers=CLOSE))
+    assert client.closed
+    assert body_of(client.received()) == b"stored"
+
+
+def test_a_client_that_ends_at_once_has_its_answer() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client = step.client(get("/a"))
+    client.ends()
+    assert client.closed
+    assert body_of(client.received()) == b"stored"
+
+
+def test_a_connection_that_is_evicted_or_told_to_close_has_its_answer() -> None:
+    for end in ("close", "abort"):
+        step = Step()
+        step.is_overwhelmed()
+        client = step.client(get("/a"))
+        getattr(client.protocol, end)()
+        assert body_of(client.received()) == b"stored"
+
+
+def test_answers_to_one_client_keep_their_order() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client = step.client(get("/a") + get("/a", headers={"Range": "bytes=0-2"}) + get("/a"))
+    step.ends()
+    answers = client.received().split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"206", b"200"]
+
+
+def test_what_is_streamed_comes_after_what_waits() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client = step.client()
+    client.protocol.data_received(get("/a"))
+    step.services.breaker.circuit.set_mode(step.loop.now, Mode.CLOSED)
+    client.sends(get("/b"))
+    step.upstream.protocol.write_waiting()
+    assert not client.received()
+    step.upstream.sends(PIECE)
+    sent = client.received()
+    assert sent.index(b"stored") < sent.index(b"first")
+    step.upstream.sends(b"last")
+    step.ends()
+    assert client.received() == b"last"
+
+
+def test_an_error_comes_after_what_waits() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client = step.client()
+    client.protocol.data_received(get("/a"))
+    client.sends(b"nonsense\r\n\r\n")
+    answers = client.received().split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"400"]
+
+
+def test_a_form_is_written_at_once() -> None:
+    """It may not be sent twice, and the connection was open a moment ago."""
+    step = Step()
+    asked(step)
+    step.client(POST)
+    assert asked(step) == [b"POST /b HTTP/1.1"]
+
+
+@pytest.mark.parametrize("late", [b"late", reply(b"forged"), b"HTTP/1.1 204 No\r\n\r\n"])
+def test_bytes_that_come_before_the_request_is_written_are_no_answer_to_it(late: bytes) -> None:
+    step = Step()
+    asked(step)
+    client = step.client(get("/b"))
+    step.upstream.sends(late)
+    step.ends()
+    assert len(step.upstreams) == 2
+    assert asked(step) == [b"GET /b HTTP/1.1"]
+    step.upstream.sends(reply(b"genuine"))
+    step.ends()
+    assert body_of(client.received()) == b"genuine"
+    step.assert_at_rest()
+
+
+@pytest.mark.parametrize("end", [FakePeer.ends, FakePeer.resets])
+def test_a_request_that_was_not_written_goes_to_another_connection(end: Any) -> None:
+    step = Step()
+    asked(step)
+    client = step.client(get("/b"))
+    end(step.upstream)
+    step.ends()
+    assert asked(step) == [b"GET /b HTTP/1.1"]
+    step.upstream.sends(reply(b"well"))
+    step.ends()
+    assert body_of(client.received()) == b"well"
+    step.assert_at_rest()
+
+
+def test_what_waits_for_a_client_that_has_left_is_dropped() -> None:
+    step = Step()
+    step.is_overwhelmed()
+    client, other = step.client(get("/a")), step.client(get("/a"))
+    sent = step.services.counters.sent
+    client.resets()
+    step.ends()
+    assert not client.received()
+    answer = other.received()
+    assert body_of(answer) == b"stored"
+    assert step.services.counters.sent - sent >= len(answer)
+    step.assert_at_rest()
+
+
+def test_a_client_that_does_not_read_is_noticed_when_its_answer_is_written() -> None:
+    step = Step()
+    client = step.client(get("/b"))
+    step.ends()
+    client.blocks_at_next_write()
+    step.upstream.sends(reply(b"well"))
+    assert client.protocol.out.backlog is None
+    step.ends()
+    assert client.protocol.out.backlog is not None
+    client.unblocks()
+    client.sends(get("/c"))
+    step.ends()
+    step.upstream.sends(reply(b"again"))
+    step.ends()
+    assert client.received().endswith(b"again")
+    step.assert_at_rest()
+
+
+class Faulty:
+    """A connection that cannot write."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def write_waiting(self) -> None:
+        raise MemoryError
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_fault_of_one_connection_is_not_one_of_others() -> None:
+    step = Step()
+    step.loop.takes_reports = True
+    step.is_overwhelmed()
+    faulty = Faulty()
+    step.services.write_batch.add(faulty)
+    client = step.client(get("/a"))
+    step.ends()
+    assert faulty.aborted
+    assert [type(error) for error in step.loop.reported] == [MemoryError]
+    assert status_of(client.received()) == 200
+
+
+def test_the_end_of_a_step_is_awaited_once() -> None:
+    loop: Any = FakeLoop()
+    write_batch = WriteBatch(loop, 3)
+    written: list[int] = []
+
+    class Writer(Faulty):
+        def write_waiting(self) -> None:
+            written.append(len(loop.soon))
+
+    for _ in range(7):
+        write_batch.add(Writer())
+    assert written == [1] * 6
+    loop.next_round()
+    assert written == [1] * 6 + [0]
+    write_batch.add(Writer())
+    assert len(loop.soon) == 1
