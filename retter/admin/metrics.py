@@ -238,7 +238,8 @@ class ProxyCollector(Collector):
         family = HistogramMetricFamily(
             "retter_overhead_seconds",
             "RETTER's own time for a request until it is forwarded or answered, and for the first "
-            "piece of its response; measured on one connection of sixteen.",
+            "piece of its response; without what the kernel takes to write them, and measured on "
+            "one connection of sixteen.",
             labels=["part"],
         )
         for part, histogram in (
