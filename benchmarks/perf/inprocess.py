@@ -139,7 +139,6 @@ class Bench:
         self.proxy = Proxy(
             settings, loop, None, _Pool, loop.time, None, Secrets(secret, secret, secret)
         )
-        self.proxy.services.write_batch.messages_max = 1  # there is no loop
         pool: Any = self.proxy.services.pool
         self.upstreams: list[_Transport] = []
         pool.made = self.upstreams

@@ -7,8 +7,13 @@ message is written when it is ready, the application and the clients have read i
 before the next one comes. If several are written one after another, the first one wakes its reader,
 and the others find it awake. docs/performance.md has the figures.
 
-A message waits for the other events of the same step of the event loop, and for MESSAGES_MAX
-messages at most. One that comes alone is written before the loop waits for anything else.
+This is done only while many messages become ready in one step of the event loop. With few
+connections the application and the clients work while RETTER reads the next message; if all were
+written at the end of a step, each side would wait for the other (measured with four connections:
+half as many requests a second). So a step in which fewer than MESSAGES_MAX became ready ends it, and
+one step in 50 ms is tried.
+
+A message waits for the other events of its step, and for MESSAGES_MAX messages at most.
 """
 
 import asyncio
@@ -40,29 +45,38 @@ class WriteBatch:
     come after it.
 
     Attributes:
+        gathers: Whether messages wait; else they are written when they are ready.
         messages_max: So many are written without waiting for the end of the step.
     """
 
-    __slots__ = ("_due", "_loop", "_writers", "messages_max")
+    __slots__ = ("_due", "_loop", "_was_full", "_writers", "gathers", "messages_max")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, messages_max: int = MESSAGES_MAX) -> None:
+        self.gathers = False
         self.messages_max = messages_max
         self._loop = loop
         self._writers: list[Writer] = []
         self._due = False
+        self._was_full = False  # in this step
+
+    def try_step(self) -> None:
+        """Let the messages of the next step wait; called with each tick."""
+        self.gathers = True
 
     def add(self, writer: Writer) -> None:
-        """Let a connection write soon."""
+        """Let a connection write soon; only while messages wait."""
         writers = self._writers
         writers.append(writer)
         if len(writers) >= self.messages_max:
+            self._was_full = True
             self._write()
-        elif not self._due:
+        if not self._due:
             self._due = True
             self._loop.call_soon(self._at_end_of_step)
 
     def _at_end_of_step(self) -> None:
         self._due = False
+        self.gathers, self._was_full = self._was_full, False
         self._write()
 
     def _write(self) -> None:

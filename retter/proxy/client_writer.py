@@ -24,8 +24,8 @@ class BacklogOwner(Protocol):
 class ClientWriter:
     """Writes to one client.
 
-    Whole answers wait for the end of the event loop's step (`write_whole`); all else is written at
-    once, after what waits.
+    Whole answers may wait for the end of the event loop's step (`write_whole`); all else is written
+    at once, after what waits.
 
     Args:
         counters: Of the process; `sent` is counted here.
@@ -62,16 +62,19 @@ class ClientWriter:
         self._counters = counters
 
     def write_whole(self, message: bytes) -> None:
-        """Write an answer that is complete with those of others.
+        """Write an answer that is complete, with those of others if many become ready.
 
         Args:
             message: At most JOIN_BYTES_MAX and a head.
         """
-        if self.backlog is not None or self._waiting or self._probed:
+        if self._waiting or self.backlog is not None or self._probed or not self.open:
             self.write(message)
-        else:
+        elif self._batch.gathers:
             self._waiting = message
             self._batch.add(self)
+        else:
+            self._counters.sent += len(message)
+            self.transport.write(message)  # a backlog that begins with it counts it
 
     def write_waiting(self) -> None:
         """Write the answer that waits, if there is one."""

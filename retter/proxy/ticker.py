@@ -104,6 +104,7 @@ class Ticker:
     def tick(self, now: float) -> None:
         """Do the breaker's work that is due, and check all time limits."""
         services = self._services
+        services.write_batch.try_step()
         if services.compression.unflushed:
             services.compression.flush()
         end_overdue(services, now)

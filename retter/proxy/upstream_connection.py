@@ -180,7 +180,7 @@ class UpstreamConnection:
         """Begin an exchange: write the request's head and the part of its body that is there.
 
         Args:
-            waits: The request is whole, and is written with those of others (write_batch.py). The
+            waits: The request is whole, and may wait for those of others (write_batch.py). The
                 application may close the connection meanwhile, so this is for a request that may
                 be sent again (RFC 9110 section 9.2.2). Any other is written as long as the
                 connection is known to be open.
@@ -190,7 +190,7 @@ class UpstreamConnection:
         self._method = method
         self._informational = 0
         self.answered = False
-        if waits:
+        if waits and self._batch.gathers:
             self._waiting = data
             self._batch.add(self)
         else:

@@ -78,7 +78,7 @@ def _without_cookie(request: bytes) -> list[bytes]:
     return [line for line in lines if not line.startswith(b"Cookie:")]
 
 
-@pytest.mark.parametrize(("compress", "most"), [((), 685), (("gzip",), 735)])
+@pytest.mark.parametrize(("compress", "most"), [((), 625), (("gzip",), 675)])
 def test_a_head_that_comes_again(compress: tuple[str, ...], most: int) -> None:
     site = Site(compress=compress)
     for _ in range(WARMING):
@@ -149,7 +149,7 @@ def test_a_page_in_memory_before_a_disk(tmp_path: Path) -> None:
     for _ in range(WARMING):
         site.cost(head(1))
     assert site.disk.figures.reads == 0
-    assert site.cost(head(1)) <= 695
+    assert site.cost(head(1)) <= 640
     site.proxy.proxy.close()
 
 

@@ -1,4 +1,4 @@
-"""Messages of one step of the event loop are written together, in order, and none is lost."""
+"""Many messages of one step of the event loop are written together, in order, and none is lost."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 
 from retter.breaker import Mode
 from retter.net.write_batch import MESSAGES_MAX, WriteBatch
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakeLoop, FakePeer, FakeProxy, body_of, get, reply, status_of
 
 CLOSE = {"Connection": "close"}
@@ -14,19 +15,23 @@ PIECE = b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 9\r\n\r\nfirst"
 
 
 class Step(FakeProxy):
-    """A proxy of which the test says when a step of the event loop ends; /a is stored."""
+    """A proxy whose messages wait until the test ends the step; /a is stored."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(messages_max=MESSAGES_MAX, **settings)
         client = self.client(get("/a"))
-        self.ends()
         self.upstream.sends(reply(b"stored"))
-        self.ends()
         assert body_of(client.received()) == b"stored"
+        self.gathers()
+
+    def gathers(self) -> None:
+        """Let the messages of the present step wait."""
+        self.services.write_batch.try_step()
 
     def ends(self) -> None:
-        """Let the step end."""
+        """Let the step end, and those of the next one wait again."""
         self.loop.next_round()
+        self.gathers()
 
     def is_overwhelmed(self) -> None:
         """Answer GETs from the store."""
@@ -240,3 +245,29 @@ def test_the_end_of_a_step_is_awaited_once() -> None:
     assert written == [1] * 6 + [0]
     write_batch.add(Writer())
     assert len(loop.soon) == 1
+
+
+def test_messages_wait_only_while_there_are_many() -> None:
+    """With few, each side would wait for the other."""
+    step = Step()
+    step.is_overwhelmed()
+    batch = step.services.write_batch
+    batch.gathers = False
+    first = step.client(get("/a"))
+    assert body_of(first.received()) == b"stored"
+    step.advance(TICK_S)  # one step is tried
+    second = step.client(get("/a"))
+    assert not second.received()
+    step.loop.next_round()
+    assert body_of(second.received()) == b"stored"
+    assert not batch.gathers, "one message is not many"
+    step.advance(TICK_S)
+    for rounds in range(3):
+        clients = [step.client(get("/a")) for _ in range(MESSAGES_MAX + rounds)]
+        step.loop.next_round()
+        assert all(body_of(client.received()) == b"stored" for client in clients)
+        assert batch.gathers
+    last = step.client(get("/a"))
+    step.loop.next_round()
+    assert body_of(last.received()) == b"stored"
+    assert not batch.gathers
