@@ -243,7 +243,7 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
     alone = inspection.used_by(path) == 0
     with inspection.opened(path) as database, _progress() as tell:
         faults = inspection.Faults(0, [], 0, miscounted=False)
-        for faults in inspection.verified(database, time.time(), alone=alone):
+        for faults in inspection.verified(database, inspection.time_of(database), alone=alone):
             tell(f"{faults.responses} of {database.entries}")
     whole = not (faults.damaged or faults.orphans or faults.miscounted)
     document = {"store": os.path.abspath(path), "whole": whole, **faults._asdict()}
@@ -300,7 +300,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
 
     wanted = _filter(options)
     with inspection.opened(settings.store) as database:
-        found = inspection.listed(database, wanted, time.time())
+        found = inspection.listed(database, wanted, inspection.time_of(database))
         if options.sort:
             found = iter(sorted(found, key=_SORTED[options.sort]))
         if options.json:
@@ -413,7 +413,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
             os.makedirs(folder, exist_ok=True)
             if os.listdir(folder):
                 raise ConfigError(f"store export: {folder} is not empty; name a new folder")
-            for one in export(database, folder, time.time()):
+            for one in export(database, folder, inspection.time_of(database)):
                 (exported if isinstance(one, Exported) else left).append(one)  # type: ignore[arg-type]
                 if len(exported) % 500 == 0:
                     tell(f"{len(exported)} of {database.entries}")
@@ -450,8 +450,8 @@ def _compact(settings: Settings, options: argparse.Namespace) -> int:
     from retter.disk.compaction import compact
 
     path = settings.store
-    with inspection.opened(path):
-        pass  # it says what is wrong, and changes nothing
+    with inspection.opened(path) as database:  # it says what is wrong, and changes nothing
+        wall = inspection.time_of(database)
     if (process := inspection.used_by(path)) != 0:
         who = f" (process {process})" if process > 0 else ""
         raise ConfigError(f"store compact: a RETTER uses {path}{who}; stop it first")
@@ -459,7 +459,7 @@ def _compact(settings: Settings, options: argparse.Namespace) -> int:
         done = compact(
             path,
             settings.store_disk_bytes,
-            time.time(),
+            wall,
             settings.max_stale_s,
             lambda octets: tell(words.size(octets)),
         )

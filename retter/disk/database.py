@@ -46,6 +46,8 @@ COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, while compacting
 
 STEP_S: Final = 600  # resolution of the last use
 
+CLOCK: Final = "clock"  # the name of the note of the clock (base/steady_clock.py)
+
 NO_NOTES: Final[Mapping[str, object]] = {}
 
 

@@ -7,13 +7,15 @@ reusing free space in its file (database.py).
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from errno import EACCES, EDQUOT, ENOSPC, EPERM
 from typing import NamedTuple
 
+from retter.base.steady_clock import SteadyClock, boot_id, since_boot
 from retter.config.settings import ConfigError
-from retter.disk.database import Database
+from retter.disk.database import CLOCK, Database
 from retter.disk.environment import Damaged, Foreign
 from retter.disk.folder import DATA, HEADER_BYTES, broken_beside, damage_of
 from retter.http.head_edit import fields_of
@@ -112,6 +114,11 @@ def opened(path: str) -> Generator[Database, None, None]:
         yield database
     finally:
         database.close()
+
+
+def time_of(database: Database) -> float:
+    """Return the time of day by which its ages are kept."""
+    return SteadyClock(time.time, since_boot, boot_id(), database.note(CLOCK)).now()
 
 
 def _cannot_open(path: str, error: OSError) -> ConfigError:

@@ -14,10 +14,11 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 from retter.base.counters import Histogram
+from retter.base.steady_clock import SteadyClock, boot_id, since_boot
 from retter.config.settings import Settings
 from retter.disk.awaited_reads import Ask, AwaitedReads, Read
 from retter.disk.change import crc32
-from retter.disk.database import Database, Done, no_failpoint
+from retter.disk.database import CLOCK, Database, Done, no_failpoint
 from retter.disk.environment import Busy, Damaged, Full, Grown, LmdbError
 from retter.disk.folder import LOOP, READER, WRITER, Folder, claim
 from retter.disk.hot_key import HotKey
@@ -120,7 +121,8 @@ class DiskShelf:
         self._journal = journal
         self._writer = writer
         self._clock = clock
-        self._wall = wall
+        self._times = SteadyClock(wall, since_boot, boot_id(), database.note(CLOCK))
+        self._wall = self._times.now
         self._failpoint = failpoint
         self._max_stale_s = settings.max_stale_s
         self.secret = b""
@@ -459,6 +461,9 @@ class DiskShelf:
         self._database.check_length()
         self._folder.enter(WRITER)
         try:
+            stores = any(waits.slot for waits in batch.slots.values())
+            if stores and (noted := self._times.note()) is not None:
+                notes = {**notes, CLOCK: noted}
             return self._database.commit(batch, touched, now, wall, notes)
         finally:
             self._folder.leave(WRITER)
@@ -580,7 +585,7 @@ class DiskShelf:
         return {} if self.behind.closed else dict(self._notes)
 
     def wall(self) -> float:
-        """Return the time of day, seconds since the epoch."""
+        """Return the time of day by which ages are kept, seconds since the epoch."""
         return self._wall()
 
     def read_file(self, name: str, bytes_max: int) -> bytes:
