@@ -84,6 +84,7 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
     keys = far_keys(settings)
     import time
 
+    from retter.base.steady_clock import since_boot
     from retter.far.server import RedisServer
     from retter.far.shelf import (
         ANSWER_S,
@@ -99,6 +100,7 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
         reading_server = RedisServer(settings.shared, READ_ANSWER_S, READ_ANSWERS_BYTES_MAX)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"shared: {error}") from None
+    begun_at = time.time() - since_boot()
     return FarShelf(
         keys,
         server,
@@ -106,7 +108,8 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
         Daemon(loop, "shared-read"),
         Daemon(loop, "shared-write"),
         loop.time,
-        time.time,
+        # This machine's clock, as the server's is compared with it. If it is set, nothing changes.
+        lambda: begun_at + since_boot(),
         loop.call_later,
         settings.max_stale_s,
         personal=settings.store_private == "on",

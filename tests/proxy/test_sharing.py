@@ -1,5 +1,6 @@
 """Several boxes in front of one application, each a whole proxy without a socket."""
 
+import time
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
@@ -472,3 +473,21 @@ def test_without_a_secret_or_without_the_package_one_line_says_what_to_do(
     monkeypatch.setattr(sharing, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'retter\[shared\]'"):
         far_keys(settings)
+
+
+@pytest.mark.parametrize("jump_s", [56 * 365 * 86_400.0, -3600.0])
+def test_a_clock_that_is_set_changes_no_time_that_boxes_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """Before, the other boxes held the circuit open for 56 years, if the order came just then."""
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET)
+    path.chmod(0o600)
+    settings = Settings(upstream=":1", shared="redis://cache", shared_secret=str(path))
+    real, set_by_s = time.time, [0.0]
+    monkeypatch.setattr("time.time", lambda: real() + set_by_s[0])
+    shelf = sharing.open_far(settings, FakeLoop())  # type: ignore[arg-type]
+    assert shelf.wall() == pytest.approx(real(), abs=10.0)
+    set_by_s[0] = jump_s
+    assert shelf.wall() == pytest.approx(real(), abs=10.0)
+    shelf.close()
