@@ -60,6 +60,7 @@ STATE: Final[tuple[Field, ...]] = (
     Field("situation.also[]", "text", "what else is the case"),
     Field("situation.rows_beside[]", "text", "the words that belong to these sentences"),
     Field("situation.since", "number", "time of day"),
+    Field("situation.lasted_s", "number", "seconds since then"),
     Field("forced", "text?", "open, closed or observe, if somebody holds the circuit"),
     Field("forced_remaining_s", "number?", "for so long; null: the configuration does"),
     Field("paused", "truth", "an operator has paused the application"),

@@ -6,7 +6,6 @@ have stored for one to look through it. A new path belongs into the table of `Ap
 it changes nothing, POST if it does.
 """
 
-import time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +146,7 @@ class Api:
         span = one(request.parameters(), "span") or SPANS[0]
         if span not in SPANS:
             raise AdminError(400, f"span must be one of {', '.join(SPANS)}")
-        return json_answer(self._chart.document(span, time.time()))
+        return json_answer(self._chart.document(span, self._watch.clock.now()))
 
     def _events(self, _: AdminRequest) -> EventStream:
         return EventStream()
@@ -163,7 +162,7 @@ class Api:
         found = self._watch.incidents.one(int(text)) if is_number else None
         if found is None:
             raise AdminError(404, f"no incident has the number {text!r}, or it is too long ago")
-        wall = time.time()
+        wall = self._watch.clock.now()
         begin = found["began"] - AROUND_S
         end = wall if found["ended"] is None else found["ended"] + AROUND_S
         changes = [one for one in self._transitions.all() if begin <= one["at"] <= end]

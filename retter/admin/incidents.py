@@ -167,6 +167,11 @@ class Incidents:
                 return ended
         return None
 
+    def clock_is_set(self, moved_s: float) -> None:
+        """Move the times of those that began in this process."""
+        for one in self._kept:
+            one.began_wall += moved_s
+
     def whole(self) -> list[dict[str, Any]]:
         """Return all incidents, each with its course, the newest last."""
         return [*self._earlier, *[one.whole() for one in self._kept]][-KEPT_MAX:]

@@ -52,6 +52,7 @@ class Admin:
         self.controls = Controls(services)
         self.transitions = TransitionHistory()
         self.watch = Watch(services, proxy.ticker, self.controls)
+        self.transitions.follow(self.watch.clock)
         self.chart = Chart()
         self.archive: Archive | None = None  # beside the store on disk
         if services.disk is not None:

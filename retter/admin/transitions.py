@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from retter.admin.set_clock import SetClock
 from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
@@ -113,11 +114,12 @@ class TransitionHistory:
         self.others: Callable[[], list[Event]] = list
         # Whether this process judges for all workers. What an operator orders, each of them does.
         self.judges: Callable[[], bool] = lambda: True
+        self.now: Callable[[], float] = time.time  # the time of day
         self.by_cause: dict[tuple[State, Signal], int] = {}  # (state entered, cause) -> times
 
     def record(self, transition: Transition, snapshot: Snapshot) -> Event:
         """Remember a transition, unless another worker does; return it as an event."""
-        now = round(time.time(), 3)
+        now = round(self.now(), 3)
         event: Event = {
             "at": now,
             "first_at": now,
@@ -148,6 +150,18 @@ class TransitionHistory:
         )
         self._events = None
         return event
+
+    def clock_is_set(self, moved_s: float) -> None:
+        """Move the times of what is remembered."""
+        for one in self._recorded:
+            for name in ("first_at", "at"):
+                one.event[name] = round(one.event[name] + moved_s, 3)
+        self._events = None
+
+    def follow(self, clock: SetClock) -> None:
+        """Take the times of day from a clock, and move them when it is set."""
+        self.now = clock.now
+        clock.on_set.append(self.clock_is_set)
 
     def _same(self, kind: Kind, at: float) -> Recorded | None:
         """Return the same transition if it has happened within the last second."""

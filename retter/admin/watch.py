@@ -3,7 +3,6 @@
 The sentences are situation.py's; here are the figures that they follow from.
 """
 
-import time
 from collections.abc import Callable
 from itertools import islice
 from math import inf
@@ -13,6 +12,7 @@ from retter.admin.busiest import BusiestPages
 from retter.admin.controls import Controls
 from retter.admin.history import History, Sample
 from retter.admin.incidents import Incident, Incidents, Totals
+from retter.admin.set_clock import SetClock
 from retter.admin.situation import TONES, Facts, Situation, derive
 from retter.base.reason import Reason
 from retter.breaker import State
@@ -95,6 +95,8 @@ class Watch:
         self._services = services
         self._controls = controls
         self.history = History(services, ticker)
+        self.clock = SetClock()
+        self.clock.on_set.append(self._clock_is_set)
         self.incidents = Incidents()
         self.busiest = BusiestPages()
         self.on_change: list[OnChange] = []
@@ -108,20 +110,25 @@ class Watch:
         self._timeouts = 0  # of the application, until its last answer
         self._last = self.history.now(now)
         self.situation = derive(self._facts(now, self._last, self.own_facts(now)))
-        self.since = time.time()
+        self.since = self.clock.now()
         self._state = services.breaker.circuit.state
         self._fits_at = now  # when the situation fitted last
 
     def on_second(self, now: float) -> None:
         """Record the second that is over, and determine the situation."""
+        self.clock.look()
         self.history.sample(now)
         self.busiest.look([work.url for work in self._services.exchanges if work.connected])
         self.look(now)
         before, totals = _totals(self.history.before()), _totals(self._last)
-        over = self.incidents.note(self.situation, now, time.time(), before, totals)
+        over = self.incidents.note(self.situation, now, self.clock.now(), before, totals)
         if over is not None:
             for callback in self.on_incident_over:
                 callback(over)
+
+    def _clock_is_set(self, moved_s: float) -> None:
+        self.since += moved_s
+        self.incidents.clock_is_set(moved_s)
 
     def look(self, now: float) -> Situation:
         """Return the situation at this moment."""
@@ -148,7 +155,7 @@ class Watch:
             self.situation = found
             self._state = self._services.breaker.circuit.state
             if found.row != before.row:
-                self.since = time.time()
+                self.since = self.clock.now()
                 for callback in self.on_change:
                     callback(before, found)
         return self.situation
@@ -175,6 +182,8 @@ class Watch:
             "also": list(situation.also),
             "rows_beside": list(situation.rows_beside),
             "since": round(self.since, 3),
+            # A browser's clock may be another one.
+            "lasted_s": round(self.clock.now() - self.since, 1),
         }
 
     # -- the figures --------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -61,7 +60,8 @@ class Reporter:
         breaker, now = services.breaker, services.loop.time()
         assert isinstance(breaker, SharedBreaker), "there are several workers"
         self._breaker = breaker
-        self._since = time.time() - (now - services.started_at)
+        self._since = watch.clock.now() - (now - services.started_at)
+        watch.clock.on_set.append(self._clock_is_set)
         # The requests of this process, second by second, with the time of each.
         self._asked: deque[tuple[float, int]] = deque([(now, 0)], RATE_S + 1)
         # The previous worker may have belonged to another RETTER; then this is no restart.
@@ -76,6 +76,9 @@ class Reporter:
         """Record the last second, and write the present figures."""
         self._asked.append((now, self._services.counters.requests))
         self.write(now)
+
+    def _clock_is_set(self, moved_s: float) -> None:
+        self._since += moved_s
 
     def write(self, now: float) -> None:
         """Write the present figures."""

@@ -146,6 +146,7 @@ class RunningProxy:
                 self._proxy, watch, self._admin.transitions, leads=leads, api=self._admin.api
             )
         transitions, breaker = TransitionHistory(), self._services.breaker
+        transitions.follow(watch.clock)
 
         def on_transition(transition: Transition) -> None:
             transitions.record(transition, breaker.snapshot(transition.at))

@@ -153,6 +153,20 @@ def test_a_restart_is_counted_also_in_the_first_second_and_not_that_of_another_s
     assert workers.first.state()["workers"][1]["restarts"] == 0
 
 
+def test_a_worker_that_began_in_1970_has_the_right_time_when_the_clock_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, set_by_s = time.time, [-56 * 365 * 86_400.0]
+    monkeypatch.setattr("time.time", lambda: real() + set_by_s[0])
+    with ExitStack() as stack:
+        workers = Workers(stack)
+        set_by_s[0] = 0.0
+        workers.second_passes()
+        workers.second_passes()
+        for one in workers.first.state()["workers"]:
+            assert abs(one["since"] - time.time()) < 3600
+
+
 def test_amounts_are_those_of_the_workers_that_live(workers: Workers) -> None:
     client = workers.second.proxy.client()
     workers.second_passes()
@@ -560,7 +574,7 @@ OF_A_PROCESS = (
     "metrics.retter_work_rate",
 )  # fmt: skip
 OF_THE_MOMENT = (
-    ".at", ".first_at", ".began", ".since",
+    ".at", ".first_at", ".began", ".since", "situation.lasted_s",
     # Of a client's work, measured by what was usual for the application when it got its place.
     "].demand", "].got", "].share",
 )  # fmt: skip

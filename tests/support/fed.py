@@ -27,8 +27,10 @@ def document_of(admin: FakeAdmin, facts: Facts) -> dict[str, Any]:
     """Return the state document of RETTER, with the figures of this moment."""
     now, told = time.time(), derive(facts)
     document = admin.state()
-    situation = {"since": now - 14, **{name: getattr(told, name) for name in document["situation"]
-                                       if name != "since"}}  # fmt: skip
+    situation = {"since": now - 14, "lasted_s": 14.0}
+    situation |= {
+        name: getattr(told, name) for name in document["situation"] if name not in situation
+    }
     second = _by_kind(facts.all, LATELY_S)
     document |= {
         "state": facts.state,

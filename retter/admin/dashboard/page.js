@@ -274,7 +274,7 @@ function draw(s) {
   rich("you", told.you);
   $("you").parentElement.hidden = !told.you;
   $("also").replaceChildren(...told.also.map((one) => make("li", one)));
-  text("since", together(`since ${clock(told.since)}, for ${length(Date.now() / 1000 - told.since)}`));
+  text("since", together(`since ${clock(Date.now() / 1000 - told.lasted_s)}, for ${length(told.lasted_s)}`));
   drawForce(s);
   const all = total(s.rates);
   text("total", rate(all));
