@@ -553,12 +553,14 @@ def test_any_bytes_from_either_side_end_in_a_reply_or_a_close(
         proxy.upstream.sends(reply(b"good"))
     client = proxy.client()
     blocked = {"client": False, "upstream": False}
+    ended = False  # a socket reports nothing after its end
     for what, data in events:
-        if what == "client" and client.transport.reading:
+        if what == "client" and client.transport.reading and not ended:
             client.sends(data)
         elif what == "upstream" and proxy.upstreams and proxy.upstream.transport.reading:
             proxy.upstream.sends(data)
         elif what == "client ends":
+            ended = True
             client.ends()
         elif what == "client resets":
             client.resets()
