@@ -8,10 +8,10 @@ before the next one comes. If several are written one after another, the first o
 and the others find it awake. docs/performance.md has the figures.
 
 This is done only while many messages become ready in one step of the event loop. With few
-connections the application and the clients work while RETTER reads the next message; if all were
+connections the application and the clients work while RETTER reads the next message. If all were
 written at the end of a step, each side would wait for the other (measured with four connections:
-half as many requests a second). So a step in which fewer than MESSAGES_MAX became ready ends it, and
-one step in 50 ms is tried.
+half as many requests a second). So it ends with a step in which less than FULL_MIN batches were
+full, and one step in 50 ms is tried.
 
 A message waits for the other events of its step, and for MESSAGES_MAX messages at most.
 """
@@ -24,6 +24,9 @@ from retter.net.supervision import report
 # More than 8 make no request cheaper, and the first one would wait longer: at 20 us each, 0.3 ms.
 # No message is much longer than 64 KiB (client_writer.py), so that all together have 1 MiB.
 MESSAGES_MAX: Final = 16
+# With 16 connections a step has some 16 messages, and a request took a tenth longer. With 64 and
+# new heads it has 50.
+FULL_MIN: Final = 2
 
 
 class Writer(Protocol):
@@ -49,7 +52,7 @@ class WriteBatch:
         messages_max: So many are written without waiting for the end of the step.
     """
 
-    __slots__ = ("_due", "_loop", "_was_full", "_writers", "gathers", "messages_max")
+    __slots__ = ("_due", "_full", "_loop", "_writers", "gathers", "messages_max")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, messages_max: int = MESSAGES_MAX) -> None:
         self.gathers = False
@@ -57,7 +60,7 @@ class WriteBatch:
         self._loop = loop
         self._writers: list[Writer] = []
         self._due = False
-        self._was_full = False  # in this step
+        self._full = 0  # batches of this step
 
     def try_step(self) -> None:
         """Let the messages of the next step wait; called with each tick."""
@@ -68,7 +71,7 @@ class WriteBatch:
         writers = self._writers
         writers.append(writer)
         if len(writers) >= self.messages_max:
-            self._was_full = True
+            self._full += 1
             self._write()
         if not self._due:
             self._due = True
@@ -76,7 +79,7 @@ class WriteBatch:
 
     def _at_end_of_step(self) -> None:
         self._due = False
-        self.gathers, self._was_full = self._was_full, False
+        self.gathers, self._full = self._full >= FULL_MIN, 0
         self._write()
 
     def _write(self) -> None:

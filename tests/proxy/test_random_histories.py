@@ -371,7 +371,7 @@ class History:
             chosen.append(self.chance.choice(FEW_PLACES))
         self.settings = {name: value for some in chosen for name, value in some.items()}
         self.told: list[str] = [f"seed {seed}: {self.settings}"]
-        # With more than one, messages wait for the end of a step (`settle`), or for the third.
+        # With more than one, messages wait for the end of a step (`settle`), if there are many.
         messages_max = self.chance.choice((1, 3, 16))
         self.proxy = FakeProxy(messages_max=messages_max, **PATIENT, **self.settings)
         services: Any = self.proxy.services
@@ -403,6 +403,8 @@ class History:
         """Let one thing happen, and perhaps what the loop does next."""
         if self._is_so(0.7):
             self.proxy.loop.now += 0.001
+        if self._is_so(0.5):
+            self.proxy.services.write_batch.try_step()
         (act,) = self.chance.choices(list(ACTS), list(ACTS.values()))
         act(self)
         if self._is_so(0.3):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from retter.breaker import Mode
-from retter.net.write_batch import MESSAGES_MAX, WriteBatch
+from retter.net.write_batch import FULL_MIN, MESSAGES_MAX, WriteBatch
 from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakeLoop, FakePeer, FakeProxy, body_of, get, reply, status_of
 
@@ -261,13 +261,15 @@ def test_messages_wait_only_while_there_are_many() -> None:
     step.loop.next_round()
     assert body_of(second.received()) == b"stored"
     assert not batch.gathers, "one message is not many"
+    assert body_of(step.client(get("/a")).received()) == b"stored", "none waits"
     step.advance(TICK_S)
     for rounds in range(3):
-        clients = [step.client(get("/a")) for _ in range(MESSAGES_MAX + rounds)]
+        clients = [step.client(get("/a")) for _ in range(FULL_MIN * MESSAGES_MAX + rounds)]
         step.loop.next_round()
         assert all(body_of(client.received()) == b"stored" for client in clients)
         assert batch.gathers
-    last = step.client(get("/a"))
+    for _ in range(FULL_MIN * MESSAGES_MAX - 1):
+        last = step.client(get("/a"))
     step.loop.next_round()
     assert body_of(last.received()) == b"stored"
     assert not batch.gathers
