@@ -102,6 +102,6 @@ _URL: Final = r"[hH][tT][tT][pP][sS]?://(?![/\s]|$)"
 _NO_URL: Final = r"(?=[^/]*:[0-9]+\s*$)"
 _NOT_ZERO: Final = f"(?!0+(?![0-9])){_PORT}"
 UPSTREAM: Final = (
-    rf"^\s*(?:{_NOT_ZERO}|(?:{_URL}|{_NO_URL}){_HOST}?(?::{_NOT_ZERO})?/?"
+    rf"^\s*(?!\s)(?:{_NOT_ZERO}|(?:{_URL}|{_NO_URL}){_HOST}?(?::{_NOT_ZERO})?/?"
     rf"|unix:[^\u0000]*[^\u0000\s])\s*$"
 )

@@ -398,6 +398,7 @@ class DownstreamConnection(Requester):
             return True
         if self.body is not None and self.work is not None and self.work.answer_begun:
             # It stops an upload that was answered early, and reads on.
+            self.body.stopped = True
             self.body, self.phase = None, _OPEN
             if self.out.backlog is None:
                 self.deadline = _FOREVER

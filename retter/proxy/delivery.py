@@ -413,6 +413,18 @@ class Delivery(Work):
     def _fail(self, error: UpstreamError, now: float) -> None:
         """The application has no valid response to this request."""
         services, client = self._services, self._client
+        if (
+            self._body is not None
+            and self._body.stopped
+            and isinstance(error, (UpstreamReset, UpstreamTimeout))
+        ):
+            # It may have waited for the rest of the body. That says nothing about it, as when a
+            # client leaves its upload.
+            services.counters.clients_gone += 1
+            self._log_answer(Reason.CLIENT_GONE)
+            self._truncate()
+            self.abort_request(now)
+            return
         self._outcome = error.outcome
         learn_of_failure(services, self._parsed, self._permit, now)
         self._relay.drop_copy()

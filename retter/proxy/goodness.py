@@ -52,6 +52,12 @@ NEW_BYTES_MAX: Final = 4 * 1024
 BLANK_BYTES_MAX: Final = 64
 # Twice a small page: a body is decoded to this at most, to be compared with another one.
 COMPARED_BYTES_MAX: Final = 2 * SMALL_BYTES_MAX
+# A failure text that stands in the stored page too, between these octets, is a part of the page: of
+# the sentences for a script, say. So many octets of that page are searched, and so many places of
+# the answer. A visitor who writes the text of an error page into a comment has not its tags around.
+AROUND_BYTES: Final = 64
+KNOWN_BYTES_MAX: Final = 128 * 1024
+KNOWN_PLACES_MAX: Final = 16
 # To find the end of a coded body, at most this many octets of it are decoded: 1 ms.
 FOLLOWED_BYTES_MAX: Final = 512 * 1024
 BELIEVED_AFTER: Final = 3  # torsos in a row: then the page has become that short
@@ -251,7 +257,9 @@ class Goodness:
         text = b""
         if len(body) < SMALL_BYTES_MAX:
             text = _text_of(head, body, coding)
-            if self._admits_failure(head, text) or _leads_to_failure(text):
+            if (
+                self._admits_failure(head, text) and not self._is_of_page(head, text, stored)
+            ) or _leads_to_failure(text):
                 return Verdict.FAILED
         if trouble or any(text.find(words) >= 0 for words in _CHALLENGES):
             return Verdict.NOT_STORED
@@ -319,12 +327,32 @@ class Goodness:
         Args:
             text: The body as `_text_of` returns it.
         """
-        if head.status == 200 and head.first(b"retry-after") is not None and _is_page(head):
+        if _is_maintenance(head):
             return True
         if not text:
             return False
         find = text.find  # `in` takes 0.4 us more for each text
         return any(find(one) >= 0 for one in self._texts)
+
+    def _is_of_page(self, head: ResponseHead, text: bytes, stored: StoredResponse) -> bool:
+        """Return whether each failure text in a small body stands in the stored page as well."""
+        if _is_maintenance(head):
+            return False
+        known = stored.body
+        if stored.content_coding:
+            known = decoded(known, canonical(stored.content_coding), KNOWN_BYTES_MAX) or b""
+        if len(known) > KNOWN_BYTES_MAX:
+            return False
+        known, places = known.lower(), KNOWN_PLACES_MAX
+        for one in self._texts:
+            at = text.find(one)
+            while at >= 0:
+                around = text[max(0, at - AROUND_BYTES) : at + len(one) + AROUND_BYTES]
+                places -= 1
+                if not places or len(around) < len(one) + 2 * AROUND_BYTES or around not in known:
+                    return False
+                at = text.find(one, at + 1)
+        return True
 
 
 def _text_of(head: ResponseHead, body: bytes, coding: bytes) -> bytes:
@@ -389,6 +417,11 @@ def _is_of_other_type(head: ResponseHead, stored: StoredResponse) -> bool:
         if name == b"content-type":
             return bool(given) and given != _essence(value)
     return False
+
+
+def _is_maintenance(head: ResponseHead) -> bool:
+    """Return whether a page comes with Retry-After."""
+    return head.status == 200 and head.first(b"retry-after") is not None and _is_page(head)
 
 
 def _is_page(head: ResponseHead) -> bool:

@@ -41,6 +41,7 @@ class RequestBody:
     _sent = False  # octets were sent to the application
     trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
     complete = False
+    stopped = False  # its client sends no more of it, but reads the answer
     continued = False  # RETTER has sent 100 (Continue) to its client
     changes_person = False  # what was sent is a login, a logout, or has another password
     rest = b""  # received after its end

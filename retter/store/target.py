@@ -392,9 +392,13 @@ def _is_logout(word: bytes) -> bool:
 _person_changes: Final = re.compile(
     rb"[/?&;=](?:[a-z]{1,16}[-_.])?(?:log|sign)[-_]?(?:in|on|out|off)(?:-oidc)?(?=[/?&;=.]|\Z)"
     rb"|/(?:sessions?|auth|authenticate|(?:[a-z]{1,16}[-_])?callback|acs|magic[-_]?link)/?(?=\?|\Z)"
-    rb"|/(?:impersonate|masquerade|magic[-_]?link|magic[-_]?login)/|/impersonate\Z"
+    rb"|/(?:impersonate|masquerade|hijack|magic[-_]?link|magic[-_]?login)/"
+    rb"|/(?:stop[-_])?impersonat(?:e|ing)/?(?=\?|\Z)|/switch[-_]user/?(?=\?|\Z)"
     rb"|/(?:accounts?|users?)/switch(?=[/?]|\Z)|[?&]ticket=st-"
 ).search
+# OAuth, whatever the path is called (RFC 6749 section 4.1.2): `/complete/google/?state=a&code=b`.
+_has_code: Final = re.compile(rb"[?&]code=").search
+_has_state: Final = re.compile(rb"[?&]state=").search
 # With DELETE: `/sessions/17`, `/api/session/current`.
 _one_session: Final = re.compile(rb"/sessions?/[^/?]{1,64}/?(?=\?|\Z)").search
 
@@ -416,6 +420,8 @@ def changes_person(target: bytes) -> bool:
 def _changes_person(target: bytes) -> bool:
     lower = target.lower()
     if _person_changes(lower) is not None:
+        return True
+    if _has_code(lower) is not None and _has_state(lower) is not None:
         return True
     return _may_change(lower) is not None and ends_login(target)
 
@@ -458,12 +464,17 @@ _logout_word: Final = re.compile(
 ).search  # fmt: skip
 # What an identity provider says of who has logged in: SAML, OpenID Connect, Google.
 _ASSERTIONS: Final = (b"samlresponse=", b"id_token=", b"credential=ey")
+# Microsoft sends a code before it, which may have 2 KB.
+_ID_TOKEN: Final = b"&id_token="
+_ID_TOKEN_WITHIN_BYTES: Final = 4 * 1024
 # A part of each name of a password but those with `ass`, and of the others. In a form of 10 KiB of
 # text the search for one takes 3 us, in the usual form of 100 octets 0.1; one search for each part
 # took twice as much.
 _PASSWORD_PARTS: Final = rb"p(?:ass|wd|arola)|s(?:enha|lo|ifre)|wo(?:rt|ord)|c(?:ontrase|lave)"
 _has_password_part: Final = re.compile(_PASSWORD_PARTS).search
-_has_part: Final = re.compile(_PASSWORD_PARTS + rb"|saml|o(?:ut|ff)|id_token|credential").search
+_has_part: Final = re.compile(
+    _PASSWORD_PARTS + rb"|saml|o(?:ut|ff)|id_token|(?:\A|&)code=|credential|n[ ]?\("
+).search
 
 
 def may_change_person(body: bytes) -> bool:
@@ -490,7 +501,11 @@ def body_changes_person(body: bytes) -> bool:
         body.find(b"ass", 0, PASSWORD_WITHIN_BYTES) >= 0 or _has_password_part(beginning)
     ) and _password(body[:PASSWORD_WITHIN_BYTES].lower()):
         return True
-    return _logout_word(beginning) is not None or any(word in beginning for word in _ASSERTIONS)
+    return (
+        _logout_word(beginning) is not None
+        or any(word in beginning for word in _ASSERTIONS)
+        or body.find(_ID_TOKEN, 0, _ID_TOKEN_WITHIN_BYTES) >= 0
+    )
 
 
 def _too_many_parameters(target: bytes) -> bool:

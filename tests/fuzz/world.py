@@ -430,7 +430,15 @@ class World:
         while self.proxy.loop.now < until and self._going_on():
             while self.proxy.dialled:
                 self.proxy.refuse(ConnectTimeout("not accepted"))
+            self._redial_in_vain()
             self.passes(0.5, 0.5)
+
+    def _redial_in_vain(self) -> None:
+        """Do what `ConnectionPool._redial_once` does for those that are held, without its task."""
+        pool, now = self.proxy.services.pool, self.proxy.loop.now
+        for exchange, until in list(pool._held.items()):
+            if until <= now and pool.unhold(exchange):
+                exchange.connect_failed(ConnectTimeout("not accepted"), now, held=True)
 
     def _going_on(self) -> bool:
         services = self.proxy.services

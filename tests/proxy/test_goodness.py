@@ -9,17 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.base.reason import Reason
 from retter.breaker import Mode
 from retter.compression.compressors import compressor
 from retter.http.known_names import CHALLENGE_TEXTS, FAILURE_TEXTS
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.goodness import (
+    AROUND_BYTES,
     BELIEVED_AFTER,
     BLANK_BYTES_MAX,
     DATA_ENDS,
     FAILING_MAX,
     FOLLOWED_BYTES_MAX,
+    KNOWN_BYTES_MAX,
+    KNOWN_PLACES_MAX,
     LATELY_S,
     NEW_BYTES_MAX,
     PAGE_ENDS,
@@ -110,6 +114,53 @@ class TestErrorPages:
 
     def test_a_small_page_without_such_a_text_is_the_page_now(self) -> None:
         assert judged(b"<h1>Closed for the holidays</h1>") is Verdict.GOOD
+
+    @pytest.mark.parametrize("coding", ["", "gzip"])
+    def test_a_sentence_that_each_page_has_for_its_scripts_is_none_of_a_failure(
+        self, coding: str
+    ) -> None:
+        """A cart that was emptied has it as well as the full one."""
+        cart = (
+            b'<html><head><script>const texts = {"saved": "Your changes were saved for you.",'
+            b' "failed": "An error has occurred.", "offline": "You seem to be offline at present."}'
+            b"</script></head><body>%b</body></html>"
+        )
+
+        def sent(text: bytes) -> bytes:
+            return compressed(text, coding) if coding else text
+
+        words = random.Random(1).randbytes(2000).hex().encode()
+        full, empty = sent(cart % words), sent(cart % b"Your cart is empty.")
+        head = coded(coding) if coding else HTML
+        goodness = Goodness(TEXTS)
+        page = stored(full)._replace(content_coding=coding.encode())
+
+        def verdict(text: bytes) -> Verdict:
+            return goodness.judge(b"", head, sent(text), page, trouble=False)
+
+        assert verdict(cart % b"Your cart is empty.") is Verdict.GOOD
+        assert goodness.judge(b"", head, empty, page, trouble=True) is Verdict.NOT_STORED
+        elsewhere = cart % b'<p>"An error has occurred."'
+        assert verdict(elsewhere) is Verdict.FAILED
+        assert verdict(cart % ERROR) is Verdict.FAILED
+        assert verdict(b'{"Message": "An error has occurred."}') is Verdict.FAILED
+        many = b'"An error has occurred."'.join([b" " * AROUND_BYTES] * (KNOWN_PLACES_MAX + 1))
+        crowded = stored(sent(many + words))._replace(content_coding=coding.encode())
+        assert goodness.judge(b"", head, sent(many), crowded, trouble=False) is Verdict.FAILED
+        large = random.Random(1).randbytes(KNOWN_BYTES_MAX // 2).hex().encode()
+        too_large = stored(sent(cart % large))._replace(content_coding=coding.encode())
+        assert goodness.judge(b"", head, empty, too_large, trouble=False) is Verdict.FAILED
+
+    def test_a_comment_with_the_text_of_an_error_page_hides_no_failure(self) -> None:
+        """Whoever writes it has neither the tags of that page around it, nor its ends."""
+        error = b"<html><body><h1>Sorry</h1><p>" + ERROR + b"</p><p>Come again later.</p></body>"
+        comment = PAGE + b"<p>" + error.replace(b"<", b"&lt;") + b"</p>"
+        assert judged(error, comment) is Verdict.FAILED
+        assert judged(ERROR, comment) is Verdict.FAILED
+
+    def test_maintenance_is_seen_whatever_the_stored_page_says(self) -> None:
+        head = head_of("Content-Type: text/html", "Content-Length: 5", "Retry-After: 60")
+        assert judged(b"back soon", PAGE, head) is Verdict.FAILED
 
     def test_a_page_about_errors_is_a_page(self) -> None:
         half = ERROR + b"." * (len(PAGE) // 2 - len(ERROR))
@@ -575,6 +626,22 @@ def test_a_superseded_page_is_better_than_an_error_page() -> None:
     proxy.upstream.sends(reply(b"done"))
     assert status_of(poster.received()) == 200
     assert body_of(asked(proxy, html(ERROR))) == PAGE
+
+
+def test_who_has_emptied_a_cart_does_not_see_the_full_one() -> None:
+    page = (
+        b"<html><script>const texts = {saved: 'Your address was saved for the next order.',"
+        b" failed: \"We're sorry, but something went wrong. Please try again, or write to us: we "
+        b'answer in a day, on weekends in two days."}</script><body>%b</body></html>'
+    )
+    proxy = FakeProxy()
+    client, asks = proxy.client(), get("/cart", headers={"Cookie": "PHPSESSID=" + "a1" * 10})
+    for cart in (b"<p>a bicycle" * 400, b"nothing yet", b"nothing"):
+        client.sends(asks)
+        proxy.upstream.sends(reply(page % cart, headers={"Content-Type": "text/html"}))
+        assert body_of(client.received()) == page % cart
+    assert not proxy.services.counters.upstream_errors[Reason.FAILURE_TEXT]
+    proxy.assert_at_rest()
 
 
 def test_off_looks_for_nothing() -> None:

@@ -274,3 +274,21 @@ def test_who_leaves_an_upload_that_was_answered_early_is_seen() -> None:
     assert proxy.proxy.stats()[GONE] == 1 and proxy.upstream.closed
     told.close()
     proxy.assert_at_rest()
+
+
+@pytest.mark.parametrize("how", ["waits", "gives up"])
+def test_an_application_that_waits_for_the_rest_of_an_upload_has_not_failed(how: str) -> None:
+    """Else anybody could make it look ill: it answers as it reads, and the rest never comes."""
+    proxy, client = upload_answered_early()
+    client.received()
+    client.ends()
+    if how == "waits":
+        proxy.advance(proxy.services.settings.upstream_body_timeout_s + 1)
+    else:
+        proxy.upstream.resets()
+    stats = proxy.proxy.stats()
+    assert stats["upstream_errors"] == {} and stats[GONE] == 1
+    assert client.received() == b"" and client.transport.aborted
+    proxy.settle()
+    assert proxy.upstream.closed
+    proxy.assert_at_rest()

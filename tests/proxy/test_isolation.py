@@ -231,7 +231,15 @@ def test_who_logs_out_while_the_application_is_down_has_left(method: str, target
 
 
 @pytest.mark.parametrize(
-    "target", ["/oauth/callback?code=a&state=b", "/?ticket=ST-1-a", "/login/magic?token=a"]
+    "target",
+    [
+        "/oauth/callback?code=a&state=b",
+        "/complete/google/?state=b&code=a",
+        "/?ticket=ST-1-a",
+        "/login/magic?token=a",
+        "/switch_user?scope_identifier=user_2",
+        "/users/stop_impersonating",
+    ],
 )
 def test_a_login_by_get_is_known_by_its_name_and_its_redirect(target: str) -> None:
     """Who comes back from an identity provider, in an application that keeps its session's id."""
@@ -279,7 +287,9 @@ def by_its_body(who: dict[str, str]) -> Callable[[Asked], bytes]:
         (b"do=search&passengers=2", False),
         (b"do=logout", True),
         (b'{"query": "mutation { logout }"}', True),
+        (b'{"query": "mutation { signIn(code: 17) }"}', True),
         (b"SAMLResponse=PHNhbWw%2B", True),
+        (b"code=0." + b"x" * 1500 + b"&id_token=eyJ", True),
     ],
 )
 def test_a_login_or_logout_of_any_name_is_known_by_its_body(body: bytes, *, ends: bool) -> None:

@@ -280,6 +280,8 @@ def test_too_many_parameters_are_not_read(param: bytes) -> None:
         b"/oauth/callback?code=a&state=b", b"/auth/google/callback", b"/saml/acs", b"/signin-oidc",
         b"/?a=b&ticket=ST-1-a", b"/magic-link/eyJ", b"/login/magic?token=a",
         b"/admin/users/5/impersonate", b"/impersonate/5", b"/accounts/switch",
+        b"/users/stop_impersonating", b"/impersonate?id=5", b"/hijack/release/",
+        b"/switch_user?scope_identifier=user_5", b"/complete/google/?state=a&code=b",
     ],
 )  # fmt: skip
 def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
@@ -300,6 +302,9 @@ def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
         b"/callbacks",
         b"/callback/form",
         b"/?ticket=17",
+        b"/?zipcode=17&state=CA",
+        b"/?code=17&estate=big",
+        b"/states/impersonating-others",
         b"/switch",
     ],
 )
@@ -351,9 +356,12 @@ def test_what_a_target_is_named_as_is_remembered_unless_it_is_long() -> None:
         b'{"query":"mutation($p:String!){login(password:$p){id}}"}',
         b'{"query":"mutation { logout { ok } }"}',
         b'{"query":"mutation M {\\n  signOutUser\\n}"}',
+        b'{"query":"mutation { signIn(provider: \\"g\\", code: \\"x\\") { id } }"}',
+        b'{"query":"mutation{login (otp:\\"123456\\"){id}}"}',
         b'--x\r\nContent-Disposition: form-data; name="action"\r\n\r\nlogout\r\n--x--',
         b"SAMLResponse=PHNhbWw%2B&RelayState=/",
         b"code=abc&id_token=eyJ&state=x",
+        b"code=0.A" + b"x" * 1500 + b"&id_token=eyJ&state=x&session_state=y",
         b"credential=eyJhbGciOi&g_csrf_token=x",
         b"__VIEWSTATE=" + b"x" * (PASSWORD_WITHIN_BYTES - 100) + b"&ctl00$Password=x",
     ],
