@@ -473,7 +473,7 @@ _ID_TOKEN_WITHIN_BYTES: Final = 4 * 1024
 _PASSWORD_PARTS: Final = rb"p(?:ass|wd|arola)|s(?:enha|lo|ifre)|wo(?:rt|ord)|c(?:ontrase|lave)"
 _has_password_part: Final = re.compile(_PASSWORD_PARTS).search
 _has_part: Final = re.compile(
-    _PASSWORD_PARTS + rb"|saml|o(?:ut|ff)|id_token|(?:\A|&)code=|credential|n[ ]?\("
+    _PASSWORD_PARTS + rb"|saml|o(?:ut|ff)|id_token|code=|credential|in[ ]?\("
 ).search
 
 
