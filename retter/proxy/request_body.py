@@ -37,6 +37,7 @@ class RequestBody:
     _silent_until = _FOREVER  # the time limit for the next piece
     _window_until = _FOREVER  # the end of the present window for the rate
     _window_octets = 0
+    _octets_left = -1  # octets that a CHUNKED body may still have; -1: any
     _taken = 0  # octets of the budget
     _sent = False  # octets were sent to the application
     trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
@@ -61,8 +62,8 @@ class RequestBody:
         form = parsed.head.form
         if form.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
+            self._octets_left = bytes_max or -1
         self._left = form.content_length  # octets of a LENGTH body that are still missing
-        self._octets_left = bytes_max or -1  # octets that a CHUNKED body may still have; -1: any
         self._idle_s = idle_s
         self._wanted = min_rate_bytes * idle_s  # octets in a window
         self._budget = budget
@@ -88,13 +89,18 @@ class RequestBody:
             BadRequest: The framing is broken.
             RequestTooLarge: It is larger than `bytes_max`.
         """
-        self._window_octets += len(data)
         decoder = self._decoder
         if decoder is None:
+            if len(data) == self._left:  # usually nothing follows
+                self._left = 0
+                self.complete = True
+                return data
+            self._window_octets += len(data)
             body, self.rest = data[: self._left], data[self._left :]
             self._left -= len(body)
             self.complete = not self._left
             return body
+        self._window_octets += len(data)
         try:
             body = decoder.feed(data)
         except BodyMalformed as error:
