@@ -354,6 +354,7 @@ def test_what_a_target_is_named_as_is_remembered_unless_it_is_long() -> None:
         b"a=b&do=signOut&c=d",
         b'{"method":"user.logout","id":1}',
         b'{"query":"mutation($p:String!){login(password:$p){id}}"}',
+        b'{"query":"mutation($t:String!){login(token:$t){id}}"}',
         b'{"query":"mutation { logout { ok } }"}',
         b'{"query":"mutation M {\\n  signOutUser\\n}"}',
         b'{"query":"mutation { signIn(provider: \\"g\\", code: \\"x\\") { id } }"}',
