@@ -214,8 +214,10 @@ def test_an_answer_that_finds_no_memory_in_the_store_is_given_all_the_same(
     assert not services.exchanges and services.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
 
 
-@pytest.mark.parametrize("writes", [0, 1])
-def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> None:
+@pytest.mark.parametrize(("writes", "together"), [(0, False), (0, True), (1, False)])
+def test_a_fault_in_writing_leaves_nobody_waiting(
+    loop: Loop, writes: int, *, together: bool
+) -> None:
     client = loop.proxy.client(get("/a"))
     left = [None] * writes
     write = client.transport.write
@@ -229,15 +231,16 @@ def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> No
     client.transport.write = fails  # type: ignore[method-assign]
     upstream = loop.proxy.upstream
     upstream.sends(IN_PIECES[0] + b"x" * 10 if writes else b"")
-    if writes:
-        with pytest.raises(MemoryError):
-            upstream.sends(b"x" * 10)
-        upstream.resets()  # what the loop does then
-    else:  # a whole answer, which is written with those of others
+    if together:  # a whole answer is written with those of others
+        loop.proxy.services.write_batch.try_step()
         loop.proxy.loop.takes_reports = True
         upstream.sends(WHOLE)
         assert [type(one) for one in loop.proxy.loop.reported] == [MemoryError]
         client.resets()
+    else:
+        with pytest.raises(MemoryError):
+            upstream.sends(b"x" * 10 if writes else WHOLE)
+        upstream.resets()  # what the loop does then
     assert client.closed
     assert not loop.proxy.services.exchanges
     assert loop.proxy.services.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
