@@ -183,14 +183,15 @@ class UpstreamConnection:
             waits: The request is whole, and may wait for those of others (write_batch.py). The
                 application may close the connection meanwhile, so this is for a request that may
                 be sent again (RFC 9110 section 9.2.2). Any other is written as long as the
-                connection is known to be open.
+                connection is known to be open. So is the first one of a connection: an application
+                that is full may answer before it has read it.
         """
         assert self._sink is None and self._transport is not None, "one exchange at a time"
         self._sink = sink
         self._method = method
         self._informational = 0
         self.answered = False
-        if waits and self._batch.gathers:
+        if waits and self.reused and self._batch.gathers:
             self._waiting = data
             self._batch.add(self)
         else:

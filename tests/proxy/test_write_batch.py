@@ -49,6 +49,11 @@ def asked(proxy: FakeProxy) -> list[bytes]:
 
 def test_requests_and_answers_are_written_when_the_step_ends() -> None:
     step = Step()
+    for client in [step.client(get("/warm")) for _ in range(3)]:
+        client.ends()
+    step.ends()
+    for peer in step.upstreams:
+        peer.sends(reply(b"well"))
     asked(step)
     clients = [step.client(get(f"/{number}")) for number in range(3)]
     assert not asked(step)
@@ -140,6 +145,21 @@ def test_a_form_is_written_at_once() -> None:
     asked(step)
     step.client(POST)
     assert asked(step) == [b"POST /b HTTP/1.1"]
+
+
+def test_the_first_request_of_a_connection_is_written_at_once() -> None:
+    """An application that is full may answer before it has read it."""
+    step = Step()
+    client = step.client(get("/b"))
+    asked(step)
+    another = step.client(get("/c"))
+    assert asked(step) == [b"GET /c HTTP/1.1"]
+    step.upstream.sends(reply(b"full", status="503 Busy"))
+    step.ends()
+    assert status_of(another.received()) == 503
+    step.upstreams[0].sends(reply(b"well"))
+    step.ends()
+    assert body_of(client.received()) == b"well"
 
 
 @pytest.mark.parametrize("late", [b"late", reply(b"forged"), b"HTTP/1.1 204 No\r\n\r\n"])
