@@ -306,6 +306,7 @@ _ENDS = ("", "\x00", "x", "\r\n")
 # What hurts parsers, whatever the pattern is.
 _ALWAYS = (
     " ", "\t", ",", '"', "\\", "0", "f", "a=", ";", "%41", " ,", "a,", ', "', ";a=", "\r\n", "/;",
+    "&", "/", "=", "/a",
 )  # fmt: skip
 
 

@@ -21,10 +21,16 @@ identify the owner.
 """
 
 PARAMETERS_MAX: Final = 512
-"""Parameters of a target, those of its path segments included. A search form has dozens. A table
-with six parameters for each column has some hundreds.
+"""Parameters and path segments of a target, together. A search form has dozens. A table with six
+parameters for each column has some hundreds. A path has a dozen segments.
 
 Beyond: as with too many cookies, and no parameter is ignored.
+"""
+
+PARAMETER_MARKS_MAX: Final = 1024
+"""Equals signs and question marks of a target. A parameter has one, and some values end in two.
+
+Beyond: as with too many parameters.
 """
 
 PARAMETER_ESCAPES_MAX: Final = 1024

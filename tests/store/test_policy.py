@@ -180,6 +180,8 @@ def test_other_parameters_are_no_session(target: bytes) -> None:
         b"/" + b";a" * PARAMETERS_MAX,
         b"/" + b";a/b" * PARAMETERS_MAX + b"?c&d",
         b"/?PHPSESSID=1" + b"&a=" * PARAMETERS_MAX,
+        b"/a" * (PARAMETERS_MAX + 1) + b"?b",
+        b"/?b" + b"=?" * PARAMETERS_MAX,
         b"/?" + b"%61" * (PARAMETER_ESCAPES_MAX + 1),
         b"/?" + b"&%61" * PARAMETERS_MAX + b"%62" * PARAMETER_ESCAPES_MAX,
     ],

@@ -10,7 +10,7 @@ from retter.http.message import HeadForm, RequestHead
 from retter.store import personal
 from retter.store import target as target_module
 from retter.store.owner import OwnerRules
-from retter.store.policy import identified, identify
+from retter.store.policy import asks_for_change, identified, identify
 from retter.store.target import (
     PASSWORD_WITHIN_BYTES,
     SHAPES_MAX,
@@ -25,7 +25,7 @@ from retter.store.target import (
 )
 from tests.support.compiled import counts_lines
 from tests.support.tracing import untraced
-from tests.support.work import instructions_of
+from tests.support.work import cpu_s_of, instructions_of
 
 RULES = OwnerRules(secret=b"0123456789abcdef", ignore_params=(b"utm_*",), never_store=(b"/buy*",))
 
@@ -259,6 +259,30 @@ def test_what_names_a_logout_or_a_token_is_not_answered_from_the_store(
 ) -> None:
     assert target_of(request(target), RULES).may_be_answered is not changes
     assert changes_something(target, RULES) is changes
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"&", b"&s", b"&d", b"a&", b"/", b"/l", b"/se", b"/a-", b"=", b"=/", b"?=", b"?", b"a=",
+        b"s", b"o", b"lo", b"3", b"=abcdefghijklmnop", b"/abcdefghijklmnop-",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("start", [b"/", b"/?"])
+@untraced
+def test_no_target_costs_more_than_its_octets(start: bytes, part: bytes) -> None:
+    """16 KiB of anything take at most 7 times what a loop over them does; it was 80 for slashes."""
+    octets = 16 * 1024
+    target = start + (part * octets)[:octets]
+    asked = request(target, cookie=b"PHPSESSID=0123456789abcdef0123456789abcdef")
+    identity = identify(asked, RULES)
+
+    def judge() -> None:
+        target_of(asked, RULES)
+        asks_for_change(identity, asked, RULES)
+
+    loop_s = cpu_s_of(lambda: [octet for octet in target])  # noqa: C416 - the loop is meant
+    assert cpu_s_of(judge) < 16 * loop_s
 
 
 @pytest.mark.parametrize("param", [b"srf&", b"a&", b"a-;_token", b"logou;"])
