@@ -75,7 +75,11 @@ class WriteBatch:
             self._write()
         if not self._due:
             self._due = True
-            self._loop.call_soon(self._at_end_of_step)
+            try:
+                self._loop.call_soon(self._at_end_of_step)
+            except MemoryError:
+                self._due = False  # the next one tries again
+                raise
 
     def _at_end_of_step(self) -> None:
         self._due = False

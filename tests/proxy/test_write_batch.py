@@ -249,6 +249,28 @@ def test_a_fault_of_one_connection_is_not_one_of_others() -> None:
     assert status_of(client.received()) == 200
 
 
+def fails(_: object) -> None:
+    raise MemoryError
+
+
+def test_the_next_message_waits_for_a_step_if_there_was_no_memory_to_await_its_end() -> None:
+    loop: Any = FakeLoop()
+    write_batch = WriteBatch(loop, 3)
+    call_soon, loop.call_soon = loop.call_soon, fails
+    written: list[Faulty] = []
+
+    class Writer(Faulty):
+        def write_waiting(self) -> None:
+            written.append(self)
+
+    with pytest.raises(MemoryError):
+        write_batch.add(Writer())
+    loop.call_soon = call_soon
+    write_batch.add(Writer())
+    loop.next_round()
+    assert len(written) == 2
+
+
 def test_the_end_of_a_step_is_awaited_once() -> None:
     loop: Any = FakeLoop()
     write_batch = WriteBatch(loop, 3)
