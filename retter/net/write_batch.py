@@ -72,7 +72,7 @@ class WriteBatch:
         writers.append(writer)
         if len(writers) >= self.messages_max:
             self._full += 1
-            self._write()
+            self._write_all()
         if not self._due:
             self._due = True
             try:
@@ -81,13 +81,20 @@ class WriteBatch:
                 self._due = False  # the next one tries again
                 raise
 
+    def write_now(self, writer: Writer) -> None:
+        """Let a connection write before the end of the step; a fault ends that connection alone."""
+        self._write([writer])
+
     def _at_end_of_step(self) -> None:
         self._due = False
         self.gathers, self._full = self._full >= FULL_MIN, 0
-        self._write()
+        self._write_all()
 
-    def _write(self) -> None:
+    def _write_all(self) -> None:
         writers, self._writers = self._writers, []
+        self._write(writers)
+
+    def _write(self, writers: list[Writer]) -> None:
         for writer in writers:
             try:
                 writer.write_waiting()

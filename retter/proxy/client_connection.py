@@ -244,7 +244,7 @@ class DownstreamConnection(Requester):
         """Close when all written bytes have been sent."""
         self.work = self._tunnel = self.body = None
         if self.phase is not _CLOSED:
-            self.out.write_waiting()
+            self.out.flush()
             self.phase = _CLOSED
             self.out.open = False
             self._limit_writing(self._loop.time())
@@ -252,7 +252,7 @@ class DownstreamConnection(Requester):
 
     def abort(self) -> None:
         """Close at once and drop the bytes that are not yet sent."""
-        self.out.write_waiting()  # whole answers are as good as sent
+        self.out.flush()  # whole answers are as good as sent
         self.work = self._tunnel = self.body = None
         self.phase = _CLOSED
         self.out.open = False
@@ -383,7 +383,7 @@ class DownstreamConnection(Requester):
 
     def eof_received(self) -> bool:
         transport = self.out.transport
-        self.out.write_waiting()  # the event loop may close the transport
+        self.out.flush()  # the event loop may close the transport
         if not transport.can_write_eof():
             return False  # over TLS both directions are closed together
         # A client may close its sending direction and wait for its response (RFC 9112 section 9.6).
@@ -537,7 +537,7 @@ class DownstreamConnection(Requester):
         self.body = None
         if self.phase is _CLOSED:
             return
-        self.out.write_waiting()
+        self.out.flush()
         now, transport = self._loop.time(), self.out.transport
         self.phase = _LINGERING
         if not self._limit_writing(now):  # else lingering begins when the response is sent

@@ -34,6 +34,7 @@ class ClientWriter:
         transport: The connection's transport, or a SlicedBody in its place.
         backlog: Set while the client reads more slowly than RETTER writes, else None.
         open: If False, all that is written is dropped.
+        waiting: A whole answer that is not written yet.
     """
 
     __slots__ = (
@@ -42,10 +43,10 @@ class ClientWriter:
         "_owner",
         "_probed",
         "_unsent",
-        "_waiting",
         "backlog",
         "open",
         "transport",
+        "waiting",
     )
 
     def __init__(self, transport: asyncio.Transport, counters: Counters, batch: WriteBatch) -> None:
@@ -57,7 +58,7 @@ class ClientWriter:
         self._owner: BacklogOwner | None = None
         self._probed = False  # the first octet of the answer has been sent ahead
         self._unsent = 0  # octets, if the client has taken nothing since last seen
-        self._waiting = b""  # a whole answer
+        self.waiting = b""
         self._batch = batch
         self._counters = counters
 
@@ -67,10 +68,10 @@ class ClientWriter:
         Args:
             message: At most JOIN_BYTES_MAX and a head.
         """
-        if self._waiting or self.backlog is not None or self._probed or not self.open:
+        if self.waiting or self.backlog is not None or self._probed or not self.open:
             self.write(message)
         elif self._batch.gathers:
-            self._waiting = message
+            self.waiting = message
             self._batch.add(self)
         else:
             self._counters.sent += len(message)
@@ -78,21 +79,26 @@ class ClientWriter:
 
     def write_waiting(self) -> None:
         """Write the answer that waits, if there is one."""
-        message = self._waiting
+        message = self.waiting
         if message:
-            self._waiting = b""
+            self.waiting = b""
             if self.open:
                 self._counters.sent += len(message)
                 self.transport.write(message)  # a backlog that begins with it counts it
 
+    def flush(self) -> None:
+        """Write the answer that waits now; if that fails, only this connection ends."""
+        if self.waiting:
+            self._batch.write_now(self)
+
     def abort(self) -> None:
         """Close at once, without what waits."""
-        self._waiting = b""
+        self.waiting = b""
         self.transport.abort()
 
     def write(self, data: bytes) -> None:
         """Write to the client at once."""
-        if self._waiting:
+        if self.waiting:
             self.write_waiting()
         if not self.open:
             return
@@ -112,7 +118,7 @@ class ClientWriter:
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""
-        if self._waiting:
+        if self.waiting:
             self.write_waiting()
         if not self.open:
             return
@@ -131,7 +137,7 @@ class ClientWriter:
 
     def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
         """Write a large stored response; its octets that the client has not read are no copy."""
-        if self._waiting:
+        if self.waiting:
             self.write_waiting()
         if not self.open:
             return
@@ -164,7 +170,7 @@ class ClientWriter:
 
     def write_eof(self) -> None:
         """Close the sending direction; over TLS, which cannot be half-closed, close both."""
-        self.write_waiting()
+        self.flush()
         if self.open:
             if self.transport.can_write_eof():
                 close_sending(self.transport)

@@ -253,6 +253,30 @@ def fails(_: object) -> None:
     raise MemoryError
 
 
+@pytest.mark.parametrize("end", ["its last answer", "eviction", "time", "its own end", "drain"])
+def test_a_fault_in_writing_what_waits_keeps_no_connection_open(end: str) -> None:
+    step = Step()
+    step.loop.takes_reports = True
+    step.is_overwhelmed()
+    client = step.client()
+    transport: Any = client.transport
+    transport.write = fails
+    client.protocol.data_received(get("/a", headers=CLOSE if end == "its last answer" else None))
+    if end == "eviction":
+        client.protocol.disconnect(step.loop.now)
+    elif end == "time":
+        client.protocol.on_deadline(step.loop.now)
+    elif end == "its own end":
+        client.protocol.eof_received()
+    elif end == "drain":
+        client.protocol.end()
+    assert client.transport.aborted
+    assert [type(error) for error in step.loop.reported] == [MemoryError]
+    step.settle()
+    assert not step.services.clients.connections - {step.clients[0].protocol}
+    step.assert_at_rest()
+
+
 def test_the_next_message_waits_for_a_step_if_there_was_no_memory_to_await_its_end() -> None:
     loop: Any = FakeLoop()
     write_batch = WriteBatch(loop, 3)
