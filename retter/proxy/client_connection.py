@@ -327,8 +327,7 @@ class DownstreamConnection(Requester):
     def data_received(self, data: bytes) -> None:
         now, size = self._loop.time(), len(data)
         services = self._services
-        counters = services.counters
-        counters.received += size
+        services.counters.received += size
         if self.work is None:
             memo = self._memo
             if data == memo.last:
@@ -341,6 +340,8 @@ class DownstreamConnection(Requester):
                 parsed = None
             phase = self.phase  # not `self.phase`: mypy would take it for still true below
             if phase is _OPEN:
+                if self.out.waiting:
+                    self.out.flush()  # who does not read begins nothing else
                 requests = self.requests
                 # A known head and nothing else begins at once: the end of the head is not searched
                 # for (saves 0.7 of 4 us for a response from the store).
@@ -357,7 +358,7 @@ class DownstreamConnection(Requester):
                     requests.begin(self, parsed, now)
                     return
                 # `requests.begin` without a call, which saves another 0.05 us.
-                counters.requests += 1
+                services.counters.requests += 1
                 count = requests.count = requests.count + 1
                 if count == services.requests_per_connection_max:
                     self.last = True

@@ -210,6 +210,7 @@ class ClientRequests:
     def go_on(self, connection: Requester, now: float) -> None:
         """Continue with the bytes that were read ahead."""
         if self.buffer is not None and not self._busy:
+            connection.out.flush()
             self._receive_from(connection, *self._take_buffer(connection, self.buffer), now)
 
     def take_rest(self, connection: Requester) -> bytes:
@@ -286,18 +287,23 @@ class ClientRequests:
             raise BadRequest("too many large request heads come at the same time", 431)
 
     def _receive_from(self, connection: Requester, data: bytes, at: int, now: float) -> None:
-        """Process the requests in `data` from `at` on, until one has to be waited for."""
+        """Process the requests in `data` from `at` on, until one has to be waited for.
+
+        No answer waits to be written: it might find that the client does not read.
+        """
         self._busy = True
         end = len(data)
         ahead = 0  # number of requests processed in this call
         try:
             while at < end and connection.work is None and connection.phase is _OPEN:
+                if ahead:
+                    if ahead >= self._services.settings.pipeline_max:
+                        self._let_others_go_first(connection, data, at)
+                        break
+                    connection.out.flush()  # it may find that the client does not read
                 if connection.out.backlog is not None:
                     self.read_ahead(connection, data, at)  # write no more until the client reads
                     connection.pause_body()
-                    break
-                if ahead and ahead >= self._services.settings.pipeline_max:
-                    self._let_others_go_first(connection, data, at)
                     break
                 at = self._receive_request(connection, data, at, now)
                 ahead += 1
@@ -522,6 +528,7 @@ class ClientRequests:
         if connection.work is not None or (self._busy and connection.phase is _OPEN):
             self.read_ahead(connection, rest)
         elif connection.phase is _OPEN:
+            connection.out.flush()
             self._receive_from(connection, rest, 0, now)
 
     def fail_body(

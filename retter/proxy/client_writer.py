@@ -34,7 +34,8 @@ class ClientWriter:
         transport: The connection's transport, or a SlicedBody in its place.
         backlog: Set while the client reads more slowly than RETTER writes, else None.
         open: If False, all that is written is dropped.
-        waiting: A whole answer that is not written yet.
+        waiting: A whole answer that is not written yet. It is written before the next request of
+            this client begins: if the client does not read, none begins.
     """
 
     __slots__ = (

@@ -120,7 +120,6 @@ def test_what_is_streamed_comes_after_what_waits() -> None:
     step.services.breaker.circuit.set_mode(step.loop.now, Mode.CLOSED)
     client.sends(get("/b"))
     step.upstream.protocol.write_waiting()
-    assert not client.received()
     step.upstream.sends(PIECE)
     sent = client.received()
     assert sent.index(b"stored") < sent.index(b"first")
@@ -220,6 +219,32 @@ def test_a_client_that_does_not_read_is_noticed_when_its_answer_is_written() -> 
     step.upstream.sends(reply(b"again"))
     step.ends()
     assert client.received().endswith(b"again")
+    step.assert_at_rest()
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_a_client_that_does_not_read_begins_no_other_request(*, pipelined: bool) -> None:
+    """Its memory is full: nobody would stop reading an answer whose connection is made later."""
+    step = Step(buffer_answer_bytes=0)
+    client = step.client(get("/b"))
+    step.ends()
+    client.blocks_at_next_write()
+    if pipelined:
+        client.sends(get("/c"))
+    step.auto_accept = False
+    step.upstream.sends(reply(b"well", headers=CLOSE))
+    if not pipelined:
+        client.sends(get("/c"))
+    step.ends()
+    assert client.protocol.out.backlog.full
+    assert not step.dialled
+    client.unblocks()
+    assert step.dialled
+    step.accept()
+    step.upstream.sends(reply(b"again"))
+    step.ends()
+    answers = client.received()
+    assert answers.index(b"well") < answers.index(b"again")
     step.assert_at_rest()
 
 
