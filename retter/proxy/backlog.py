@@ -43,13 +43,16 @@ class Backlog:
         Args:
             bytes_max: Octets that may be taken, in addition to the free ones.
         """
+        if self.full:
+            return False
         more = waiting + self.writes * WRITE_BYTES - self._free_bytes - self._taken
         if more > 0:
             if self._budget.take(self._taken, more, bytes_max, self._client):
                 self._taken += more
             else:
                 self.full = True
-        return not self.full
+                return False
+        return True
 
     def release(self) -> None:
         """Give the memory back: the octets were sent or dropped."""

@@ -437,7 +437,10 @@ class DownstreamConnection(Requester):
         self.backlog_grows()
 
     def backlog_grows(self) -> None:
-        """Stop reading from the application if the backlog is full."""
+        """Stop reading from the application if the backlog is full.
+
+        It may have been full before this work had a connection to the application, or had begun.
+        """
         backlog, work = self.out.backlog, self.work
         assert backlog is not None, "it is what has grown"
         bytes_max = 0

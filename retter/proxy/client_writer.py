@@ -114,8 +114,7 @@ class ClientWriter:
         self.transport.write(data)
         self._unsent += len(data)
         backlog.writes += 1
-        if not backlog.full:
-            owner.backlog_grows()
+        owner.backlog_grows()
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""

@@ -685,7 +685,7 @@ class Exchange(Work):
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = _FOREVER  # the client's own time limit applies
-        self._blocked_since = self._services.loop.time()
+        self._blocked_since = min(self._blocked_since, self._services.loop.time())
 
     def downstream_writable(self) -> None:
         self._blocked_since = _FOREVER
@@ -828,6 +828,7 @@ class Exchange(Work):
         client, self._client = self._client, None
         if self._upstream is not None and self.deadline == _FOREVER:
             self.downstream_writable()  # the client's backpressure ends
+        self._blocked_since = _FOREVER  # also if it has no connection yet
         if client is not None:
             client.exchange_done(now)
 

@@ -132,6 +132,28 @@ def test_what_is_flushed_goes_out_at_once() -> None:
         assert client.received() == b"1\r\n%d\r\n" % n
 
 
+def test_a_client_that_does_not_read_even_a_100_gets_no_more_than_its_buffer_holds() -> None:
+    """The buffer was full before the request had begun: its answer stops with the first piece."""
+    proxy = FakeProxy()
+    client = proxy.client()
+    client.blocks_at_next_write()
+    client.sends(
+        b"POST /large HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    assert client.received() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.sends(b"x=y")
+    upstream = proxy.upstream
+    upstream.sends(HEAD % (1000 * KIB) + PIECE)
+    assert not upstream.transport.reading
+    client.unblocks()
+    assert upstream.transport.reading
+    for _ in range(9):
+        upstream.sends(PIECE)
+    assert body_of(client.received()) == b"x" * 1000 * KIB
+    proxy.assert_at_rest()
+
+
 # -- its end --------------------------------------------------------------------------------------
 
 
