@@ -689,8 +689,8 @@ class Exchange(Work):
 
     def downstream_writable(self) -> None:
         self._blocked_since = _FOREVER
-        self._await_first_byte(self._services.loop.time())
-        if self._upstream is not None:
+        if self._upstream is not None:  # else connecting and waiting have their own time limits
+            self._await_first_byte(self._services.loop.time())
             self._upstream.resume_reading()
 
     # -- failures -----------------------------------------------------------------------------

@@ -16,6 +16,10 @@ KIB = 1024
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 PIECE = b"x" * 100 * KIB
+EXPECTING = (
+    b"POST /large HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n"
+    b"Expect: 100-continue\r\n\r\n"
+)
 
 
 def used(proxy: FakeProxy) -> int:
@@ -137,10 +141,7 @@ def test_a_client_that_does_not_read_even_a_100_gets_no_more_than_its_buffer_hol
     proxy = FakeProxy()
     client = proxy.client()
     client.blocks_at_next_write()
-    client.sends(
-        b"POST /large HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n"
-        b"Expect: 100-continue\r\n\r\n"
-    )
+    client.sends(EXPECTING)
     assert client.received() == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.sends(b"x=y")
     upstream = proxy.upstream
@@ -151,6 +152,28 @@ def test_a_client_that_does_not_read_even_a_100_gets_no_more_than_its_buffer_hol
     for _ in range(9):
         upstream.sends(PIECE)
     assert body_of(client.received()) == b"x" * 1000 * KIB
+    proxy.assert_at_rest()
+
+
+def test_a_client_that_reads_again_while_it_waits_for_a_place_has_no_time_limit_yet() -> None:
+    """The one for the application's first byte begins when the request is sent."""
+    proxy = FakeProxy(max_in_flight=1, queue_wait_s=60, upstream_timeout_s=9)
+    other = proxy.client(get("/o"))
+    client = proxy.client()
+    client.blocks_at_next_write()
+    client.sends(EXPECTING.replace(b"POST", b"GET"))
+    client.sends(b"x=y")
+    client.unblocks()
+    proxy.advance(8.5)
+    proxy.auto_accept = False
+    proxy.upstream.sends(reply(b"well", headers={"Connection": "close"}))
+    assert status_of(other.received()) == 200
+    assert proxy.dialled
+    proxy.advance(1)
+    assert client.received() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    proxy.accept()
+    proxy.upstream.sends(reply(b"well"))
+    assert body_of(client.received()) == b"well"
     proxy.assert_at_rest()
 
 
