@@ -285,19 +285,14 @@ def asks_for_change(identity: Identity, request: RequestHead, rules: OwnerRules)
     """
     if not identity.owner:
         return False
-    of_one = is_of_one(identity, request, rules)
-    if not of_one and not _bears_token(request):
-        return False
     if not changes_person(request.target) and (
         request.method != b"DELETE" or not ends_one_session(request.target)
     ):
         return False
-    return of_one or ends_login(request.target)
-
-
-def _bears_token(request: RequestHead) -> bool:
-    scheme = (request.first(b"authorization") or b"").partition(b" ")[0]
-    return scheme.lower() == b"bearer"
+    if is_of_one(identity, request, rules):
+        return True
+    scheme = (request.first(b"authorization") or b"").partition(b" ")[0].lower()
+    return scheme == b"bearer" and ends_login(request.target)
 
 
 def is_of_one(identity: Identity, request: RequestHead, rules: OwnerRules) -> bool:
