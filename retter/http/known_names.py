@@ -221,18 +221,27 @@ GEO_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-appengine-citylatlong",
 )
 
+# Fields of scripts that put the response into the page that is shown. (X-Requested-With is not one
+# of them: apps on Android send it with each page, with their own name.)
+FRAGMENT_FIELDS: Final[tuple[bytes, ...]] = (
+    b"x-pjax",
+    b"hx-request",
+    b"turbo-frame",
+    b"x-inertia",
+)
+
+# Fields of requests that a browser makes before anybody has asked for the page.
+PREFETCH_FIELDS: Final[tuple[bytes, ...]] = (b"purpose", b"sec-purpose", b"x-purpose", b"x-moz")
+
 # Fields that identify nobody but change the response at the same URL, usually without a Vary: a
 # page fragment instead of the page, a redirect from http to https, links with another host. Their
 # values separate variants, so that nobody gets a fragment instead of a page, a redirect loop, or a
 # page with a host that somebody else has forged.
 SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-requested-with",
-    b"x-pjax",
-    b"hx-request",
+    *FRAGMENT_FIELDS,
     b"hx-boosted",
     b"hx-target",
-    b"turbo-frame",
-    b"x-inertia",
     b"x-forwarded-proto",
     b"x-forwarded-scheme",
     b"x-forwarded-protocol",

@@ -16,17 +16,16 @@ from functools import lru_cache
 from typing import Final
 
 from retter.base.limits import LIST_MEMBERS_MAX
-from retter.http.known_names import COUNTRY_FIELDS, SHAPE_FIELDS
+from retter.http.known_names import COUNTRY_FIELDS, PREFETCH_FIELDS, SHAPE_FIELDS
 from retter.http.message import Fields, RequestHead, Soft
 
 ORIGIN_MARK: Final = b"origin\n"
 """The first part of the variant key of requests with an Origin."""
 
-_PREFETCH: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
 _VERBATIM: Final = frozenset(
     (
         *SHAPE_FIELDS,
-        *_PREFETCH,
+        *PREFETCH_FIELDS,
         b"service-worker-navigation-preload",
         b"content-type",
         b"accept-charset",  # browsers send it no more

@@ -12,6 +12,7 @@ from retter.breaker.fairness import LANE_WORDS
 from retter.breaker.permit import KNOWN
 from retter.breaker.tickets import TICKET_S
 from retter.http.forwarding import ForwardingFields
+from retter.http.known_names import FRAGMENT_FIELDS, PREFETCH_FIELDS
 from retter.http.message import RequestHead
 from retter.http.turn_cookie import set_ticket
 from retter.proxy.request import ParsedRequest
@@ -159,11 +160,19 @@ class Turns:
 
 
 def is_navigation(request: RequestHead) -> bool:
-    """Return whether a person will see the answer: it is for a page, not for a part of one."""
+    """Return whether a person will see the answer: it is for a page, not for a part of one.
+
+    Scripts that put fragments into a page, and browsers that fetch pages ahead, may name text/html
+    too. Over plain http there is no Sec-Fetch-Mode that tells them apart.
+    """
     if request.method != b"GET" or b"text/html" not in request.combined(b"accept").lower():
         return False
     mode = request.first(b"sec-fetch-mode")
-    return mode is None or mode.strip().lower() == b"navigate"
+    if mode is not None and mode.strip().lower() != b"navigate":
+        return False
+    if (request.first(b"x-requested-with") or b"").strip().lower() == b"xmlhttprequest":
+        return False
+    return all(request.first(name) is None for name in (*FRAGMENT_FIELDS, *PREFETCH_FIELDS))
 
 
 def wait_for_restart(request: RequestHead) -> "Wait | None":

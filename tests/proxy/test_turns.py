@@ -12,6 +12,15 @@ from retter.store.known_sessions import GIVEN_MAX, ISSUED, KEPT, KEPT_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
+NOBODY_LOOKS = [
+    {"Sec-Purpose": "prefetch"},
+    {"Sec-Purpose": "prefetch;prerender"},
+    {"Purpose": "prefetch"},
+    {"X-Moz": "prefetch"},
+    {"X-Requested-With": "XMLHttpRequest"},
+    {"HX-Request": "true"},
+    {"Turbo-Frame": "cart"},
+]
 WAIT_S = 2.0
 
 
@@ -157,8 +166,8 @@ def test_a_ticket_is_good_at_its_own_address(address: str, lane: int) -> None:
         {"Accept": "*/*", "Sec-Fetch-Mode": "cors"},
         {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
         {},
+        *({**BROWSER, **fields} for fields in NOBODY_LOOKS),
     ],
-    ids=["picture", "script", "fetch", "program"],
 )
 def test_what_else_a_browser_asks_for_does_not_use_its_ticket_up(headers: dict[str, str]) -> None:
     """The icon of the waiting page, the pictures of a page in another tab."""
@@ -205,6 +214,12 @@ def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
     assert lane_of_next(proxy, get("/5", headers=headers)) != KNOWN
 
 
+def test_an_app_that_names_itself_with_each_page_shows_pages() -> None:
+    """Browsers inside of apps on Android send X-Requested-With for what a person looks at."""
+    answer = told_to_wait(full(), {"X-Requested-With": "com.example.reader"})
+    assert ticket_of(answer)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -212,6 +227,7 @@ def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
         {"Accept": "image/avif,*/*"},
         {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
         {},
+        *({"Accept": "text/html", **fields} for fields in NOBODY_LOOKS),
     ],
 )
 def test_programs_get_what_they_got_before(headers: dict[str, str]) -> None:
