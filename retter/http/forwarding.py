@@ -135,13 +135,21 @@ class ForwardingFields:
             chain = header + b", " + name
         else:  # both fields must name the same client
             chain = name if real_ip == name else real_ip + b", " + name
-        proto = request.first(b"x-forwarded-proto") or self.proto
+        proto = self._proto_of(request)
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
             chain,
             real_ip,
             proto,
             self._via,
         )
+
+    def is_https(self, request: RequestHead) -> bool:
+        """Return whether the client's own connection is secure; a trusted proxy is believed."""
+        proto = self._proto_of(request) if self.trusted else self.proto
+        return proto.partition(b",")[0].strip().lower() == b"https"
+
+    def _proto_of(self, request: RequestHead) -> bytes:
+        return request.first(b"x-forwarded-proto") or self.proto
 
     def client_of(self, request: RequestHead) -> str:
         """Return the client's address, the same as in X-Real-IP; "" for a unix socket."""

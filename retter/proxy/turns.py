@@ -155,7 +155,7 @@ class Turns:
         return Wait(
             again_s,
             waiting_page(language, again_s, queued=True),
-            set_ticket(ticket, max_age_s, secure=forwarding.proto == b"https"),
+            set_ticket(ticket, max_age_s, secure=forwarding.is_https(parsed.head)),
         )
 
 

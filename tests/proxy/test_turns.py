@@ -94,6 +94,24 @@ def test_who_finds_no_place_gets_a_page_that_comes_again() -> None:
     assert proxy.services.store.stats()["entries"] == 1, "of the other page"
 
 
+@pytest.mark.parametrize(
+    ("trusted", "proto", "secure"),
+    [
+        ("192.0.2.7", "https", True),
+        ("192.0.2.7", "HTTPS, http", True),
+        ("192.0.2.7", "http", False),
+        ("", "https", False),
+    ],
+)
+def test_a_ticket_stays_on_https_where_the_proxy_in_front_speaks_it(
+    trusted: str, proto: str, secure: bool
+) -> None:
+    """As the cookies of the application behind such a proxy; nobody else is believed."""
+    proxy = full(trusted_proxies=trusted)
+    answer = told_to_wait(proxy, {"X-Forwarded-Proto": proto})
+    assert (field(answer, "Set-Cookie") or "").endswith("; Secure") is secure
+
+
 def test_who_is_told_to_wait_at_once_comes_again_after_two_to_four_seconds() -> None:
     """Nobody may stand in line here."""
     proxy = full(queue_max=0)
