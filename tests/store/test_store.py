@@ -648,6 +648,21 @@ def test_the_same_again_keeps_to_the_present_limit_of_age() -> None:
     assert body_for(store, request(), now=32.0) is None
 
 
+def test_a_smaller_limit_of_age_holds_at_once_for_what_is_stored() -> None:
+    """A larger one holds for what is stored from then on."""
+    store = make(max_stale_s=100.0)
+    put(store, request(), response(), now=10.0)
+    put(store, request(ALICE), response(), b"hers", now=15.0)
+    used = store.stats()["bytes_used"]
+    store.reconfigure(StoreRules(secret=SECRET, max_stale_s=20.0))
+    assert store.stats()["bytes_used"] == used
+    assert body_for(store, request(), now=30.0) == b"body"
+    assert body_for(store, request(), now=31.0) is None
+    store.reconfigure(StoreRules(secret=SECRET, max_stale_s=1000.0))
+    assert body_for(store, request(ALICE), now=35.0) == b"hers"
+    assert body_for(store, request(ALICE), now=36.0) is None
+
+
 def test_what_was_asked_for_before_all_was_dropped_is_not_stored() -> None:
     store = make()
     put(store, request(), response())
