@@ -43,8 +43,13 @@ _WORDS = {
     "stored": "It would be answered from the store, without asking the application.",
     "wait": "It would wait in the queue for a place at the application.",
     "hold": "It would be held until the pause is over.",
-    "refuse": "It would be refused with 503: there is no stored response and no room in the queue.",
+    "refuse": "It would be refused with 503: there is no stored response and {}.",
     "error": "It would be refused: RETTER does not forward such a request.",
+}
+_WHY_REFUSED = {
+    Reason.ROUTE_OPEN: "this part of the site fails",
+    Reason.FAIR_SHARE: "its client asks for more than its share",
+    Reason.PAUSED: "no room for one more that waits for the end of the pause",
 }
 
 
@@ -106,7 +111,7 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     return {
         "decision": decision,
         "reason": reason.value,
-        "words": _words(services, stored, usable, decision, now),
+        "words": _words(services, stored, usable, decision, reason, now),
         "state": services.breaker.circuit.state.value,
         "key": {
             # A part of the target may be a session.
@@ -202,11 +207,13 @@ def _words(
     stored: StoredResponse | None,
     usable: StoredResponse | None,
     decision: str,
+    reason: Reason,
     now: float,
 ) -> str:
     fault = services.pool.fault
     if decision not in ("forward", "probe") or not fault or services.pool.idle:
-        return _WORDS[decision] + _remark(stored, usable, decision, now)
+        because = _WHY_REFUSED.get(reason, "no room in the queue")
+        return _WORDS[decision].format(because) + _remark(stored, usable, decision, now)
     begin = f"It would be forwarded, but the application cannot be reached now ({fault})."
     if usable is not None:
         return f"{begin} So the stored response would be used."

@@ -129,6 +129,28 @@ def test_why_it_would_wait() -> None:
         assert waiting.received() == b""
 
 
+def test_why_it_would_be_refused() -> None:
+    """The words are true of the reason: a part of the site that fails has no queue."""
+    with admin_of(queue_max=0, max_in_flight=1) as admin:
+        visit(admin, "/slow/1")
+        admin.proxy.client(get("/other"))
+        full = why(admin, url="http://shop.example/new")
+        assert (full["decision"], full["reason"]) == ("refuse", "queue-full")
+        assert "no room in the queue" in full["words"]
+    with admin_of() as admin:
+        for number in range(5):
+            for path, status in (("/well", "200 OK"), ("/fails", "500 Internal Server Error")):
+                url = f"{path}/{number}"
+                client = admin.proxy.client(get(url), (f"192.0.2.{number}", 1))
+                admin.proxy.upstream.sends(reply(status=status))
+                client.received()
+                admin.proxy.advance(0.05)
+        refused = why(admin, url="http://shop.example/fails/9")
+        assert (refused["decision"], refused["reason"]) == ("refuse", "route-open")
+        assert "this part of the site fails" in refused["words"]
+        assert "queue" not in refused["words"]
+
+
 def test_why_superseded_and_too_old() -> None:
     with admin_of(max_stale_s=60.0) as admin:
         visit(admin, "/form")
