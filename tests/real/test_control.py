@@ -333,7 +333,8 @@ def test_top_says_that_retter_is_gone(
 
 def test_top_without_a_terminal_writes_lines(retter: RetterProgram, socket_path: Path) -> None:
     # The state depends on what the tests before it have asked, and on how busy the machine is.
-    for extra, start in (((), r"\d\d:\d\d:\d\d (CLOSED|LIMITING|OPEN) "), (("--json",), '{"version"')):
+    line = r"\d\d:\d\d:\d\d (CLOSED|LIMITING|OPEN) "
+    for extra, start in (((), line), (("--json",), '{"version"')):
         top = subprocess.Popen(
             [sys.executable, "-m", "retter", "top", "--admin", f"unix:{socket_path}", *extra],
             stdout=subprocess.PIPE,
