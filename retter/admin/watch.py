@@ -288,8 +288,10 @@ class Watch:
     def _heaviest(self, now: float, state: State) -> tuple[str, float] | None:
         if state is not State.LIMITING:
             return None
-        from retter.admin.turns import heaviest_client
-
+        try:
+            from retter.admin.turns import heaviest_client
+        except OSError:
+            return None  # no descriptor is left to read it with; the next look tries again
         return heaviest_client(self._services, self.history, now)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retter.breaker import Mode, Transition
 from retter.config.settings import Settings
+from retter.net.supervision import report
 from retter.proxy import part_settings
 from retter.proxy.build import build_services
 from retter.proxy.figures import stats
@@ -76,7 +77,10 @@ class Proxy:
 
     def _tell(self, transition: Transition) -> None:
         for callback in self.on_transition:
-            callback(transition)
+            try:
+                callback(transition)
+            except Exception as error:  # noqa: BLE001 - whoever changes the state has more to do
+                report(self.services.loop, "a change of state could not be told", error)
 
     def apply(self, settings: Settings) -> None:
         """Take over new settings (those that reload.py allows to change), and open files again.

@@ -147,4 +147,7 @@ class Ticker:
         if services.learnt is not None:
             services.learnt.tick(now)
         for callback in self.on_second:
-            callback(now)
+            try:
+                callback(now)
+            except Exception as error:  # noqa: BLE001 - the others, and the rest of the tick, go on
+                report(services.loop, "what is due each second could not be done", error)

@@ -126,7 +126,9 @@ class Turns:
         pause_s: float = 0.0,
         waited_s: float = 0.0,
     ) -> "Wait | None":
-        """Return the page for a visitor who has to wait; None if the client is no browser.
+        """Return the page for a visitor who has to wait.
+
+        None if the client is no browser, or the page cannot be read.
 
         Args:
             pause_s: The time for which no client gets a place; 0 if the next try may get one.
@@ -140,7 +142,10 @@ class Turns:
             or not is_navigation(parsed.head)
         ):
             return None
-        from retter.proxy.waiting_page import Wait, language_of, waiting_page
+        try:
+            from retter.proxy.waiting_page import Wait, language_of, waiting_page
+        except OSError:
+            return None  # no descriptor is left to read it with
 
         language = language_of(parsed.head.combined(b"accept-language"))
         if pause_s:
@@ -178,11 +183,14 @@ def is_navigation(request: RequestHead) -> bool:
 def wait_for_restart(request: RequestHead) -> "Wait | None":
     """Return the page for a visitor while the application accepts no connections.
 
-    None if the client is no browser.
+    None if the client is no browser, or the page cannot be read.
     """
     if not is_navigation(request):
         return None
-    from retter.proxy.waiting_page import Wait, language_of, waiting_page
+    try:
+        from retter.proxy.waiting_page import Wait, language_of, waiting_page
+    except OSError:
+        return None  # no descriptor is left to read it with
 
     language = language_of(request.combined(b"accept-language"))
     again_s = round(random.uniform(AGAIN_MIN_S, AGAIN_MAX_S))

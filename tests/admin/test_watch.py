@@ -7,8 +7,10 @@ import pytest
 
 from retter.admin.watch import CALMER_S
 from retter.base.counters import answers_to_gets, answers_to_others, spared, totals
+from retter.breaker import State
 from retter.disk.shelf import ShelfFigures
 from tests.support.admin import FakeAdmin, admin_of
+from tests.support.descriptors import without_descriptors
 from tests.support.harness import get, reply
 from tests.support.tracing import untraced
 
@@ -336,3 +338,12 @@ def test_what_becomes_of_the_store_on_disk_is_told(admin: FakeAdmin) -> None:
     assert found["now"] == "The store on disk is not written: the map cannot be read."
     assert found["also"] == ["The store on disk was broken and was set aside: its head is damaged."]
     services.disk = None
+
+
+def test_without_a_descriptor_nobody_is_named_as_the_heaviest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What tells of it is read when it is needed first: when RETTER may have no descriptor left."""
+    with admin_of() as admin:
+        without_descriptors(monkeypatch, "retter.admin.turns")
+        assert admin.admin.watch._heaviest(admin.proxy.loop.now, State.LIMITING) is None

@@ -169,6 +169,30 @@ def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, na
     proxy.assert_at_rest()
 
 
+def fails(*_: object) -> None:
+    raise OSError("Too many open files")
+
+
+def test_a_change_of_state_that_cannot_be_told_is_a_change_for_all_others() -> None:
+    proxy = FakeProxy()
+    told = identity_fields(proxy)
+    heard: list[str] = []
+    proxy.proxy.on_transition[:] = [fails, lambda transition: heard.append(transition.after.value)]
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
+    assert heard == ["OPEN"] and len(told) == 1
+
+
+def test_what_is_due_each_second_is_done_though_another_part_fails() -> None:
+    proxy = FakeProxy(head_timeout_s=1)
+    told = identity_fields(proxy)
+    seconds: list[float] = []
+    proxy.proxy.ticker.on_second += [fails, seconds.append]
+    slow = proxy.client(b"GET / HTTP/1.1\r\n")
+    proxy.advance(3)
+    assert len(seconds) == len(told) == 3
+    assert status_of(slow.received()) == 408, "time limits are looked at"
+
+
 @replaces_parts
 def test_a_request_for_which_there_is_no_memory_leaves_its_place(
     monkeypatch: pytest.MonkeyPatch,

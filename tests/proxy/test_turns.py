@@ -9,6 +9,7 @@ import pytest
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER
 from retter.proxy.waiting_page import WORDS
 from retter.store.known_sessions import GIVEN_MAX, ISSUED, KEPT, KEPT_S
+from tests.support.descriptors import without_descriptors
 from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
@@ -92,6 +93,34 @@ def test_who_finds_no_place_gets_a_page_that_comes_again() -> None:
     )
     frees(proxy)
     assert proxy.services.store.stats()["entries"] == 1, "of the other page"
+
+
+@pytest.mark.parametrize("app", ["full", "gone"])
+def test_without_a_descriptor_to_read_the_page_with_a_visitor_is_told_as_programs_are(
+    monkeypatch: pytest.MonkeyPatch, app: str
+) -> None:
+    without_descriptors(monkeypatch, "retter.proxy.waiting_page")
+    if app == "full":
+        answer = told_to_wait(full())
+    else:
+        proxy = FakeProxy(connect_hold_s=0.0)
+        proxy.auto_accept = False
+        client = proxy.client(get("/page", headers=BROWSER))
+        proxy.refuse()
+        answer = client.received()
+    assert status_of(answer) == (503 if app == "full" else 502)
+    assert field(answer, "Set-Cookie") is None and field(answer, "Refresh") is None
+
+
+def test_without_a_descriptor_to_prove_a_ticket_with_it_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = full()
+    ticket = {**BROWSER, "Cookie": ticket_of(told_to_wait(proxy))}
+    with monkeypatch.context() as patch:
+        without_descriptors(patch, "hmac")
+        assert lane_of_next(proxy, get("/page", headers=ticket)) == STRANGER
+    assert lane_of_next(proxy, get("/page", headers=ticket)) == KNOWN
 
 
 @pytest.mark.parametrize(
